@@ -1,0 +1,184 @@
+#include "relayctl/ctl.h"
+#include "relayctl/key.h"
+#include "relayctl/print.h"
+#include "schema/usage.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_SOCKET "/run/relayd/control.sock"
+
+enum role { ADMIN = 1, DEVICE = 2, CLIENT = 4 };
+
+static const struct command {
+    const char *words;
+    const char *arguments;
+    unsigned roles;
+    const char *help;
+} commands[] = {
+#define COMMAND(id, words, arguments, roles, help) { words, arguments, roles, help },
+#include "schema/commands.def"
+#undef COMMAND
+};
+#define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+struct options {
+    const char *socket;
+    const char *tenant;
+    int json;
+};
+
+static void print_usage(FILE *out)
+{
+    fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n\n"
+          "relayctl administers a running relayd. KEY is a public key, the name of a .pub file, or -\n"
+          "for standard input; RULE is PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
+          out);
+    for (size_t i = 0; i < NCOMMANDS; i++)
+        if (commands[i].roles & ADMIN)
+            fprintf(out, "  %s%s%s\n      %s\n", commands[i].words, *commands[i].arguments ? " " : "",
+                    commands[i].arguments, commands[i].help);
+}
+
+/* Takes an option of relayctl's own at argv[i]. Returns the words used, 0 if it is none, -1 if its
+ * value is missing. */
+static int take_option(struct options *options, int argc, char *argv[], int i)
+{
+    const char **value = strcmp(argv[i], "--control-socket") == 0 ? &options->socket
+                         : strcmp(argv[i], "--tenant") == 0       ? &options->tenant
+                                                                  : NULL;
+    if (strcmp(argv[i], "--json") == 0) {
+        options->json = 1;
+        return 1;
+    }
+    if (value == NULL)
+        return 0;
+    if (i + 1 == argc) {
+        fprintf(stderr, "relayctl: option %s needs a value\n", argv[i]);
+        return -1;
+    }
+    *value = argv[i + 1];
+    return 2;
+}
+
+/* Takes the global options out of argv, wherever they stand. Returns how many words are left, -1
+ * on error. */
+static int take_options(struct options *options, int argc, char *argv[])
+{
+    int left = 0;
+    for (int i = 0; i < argc;) {
+        int used = take_option(options, argc, argv, i);
+        if (used < 0)
+            return -1;
+        if (used == 0)
+            argv[left++] = argv[i++];
+        i += used;
+    }
+    return left;
+}
+
+/* Finds the command that the first one or two words name; *used says how many those were. */
+static const struct command *find_command(int argc, char *const argv[], int *used)
+{
+    for (int words = argc < 2 ? argc : 2; words > 0; words--) {
+        char name[64];
+        snprintf(name, sizeof(name), "%s%s%s", argv[0], words > 1 ? " " : "", words > 1 ? argv[1] : "");
+        for (size_t i = 0; i < NCOMMANDS; i++) {
+            if ((commands[i].roles & ADMIN) && strcmp(commands[i].words, name) == 0) {
+                *used = words;
+                return &commands[i];
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Which words would have been right there: the second words if the first is one of ours. */
+static void complain_about_words(int argc, char *const argv[])
+{
+    size_t len = strlen(argv[0]), known = 0;
+    for (size_t i = 0; i < NCOMMANDS; i++)
+        known += strncmp(commands[i].words, argv[0], len) == 0 && commands[i].words[len] == ' ';
+    if (known > 0)
+        fprintf(stderr, "relayctl: %s %s%s; known are:", argv[0], argc > 1 ? "what? not " : "what?",
+                argc > 1 ? argv[1] : "");
+    else
+        fprintf(stderr, "relayctl: unknown command %s; known are:", argv[0]);
+    for (size_t i = 0; i < NCOMMANDS; i++) {
+        const char *words = commands[i].words;
+        if ((commands[i].roles & ADMIN) && (known == 0 || strncmp(words, argv[0], len) == 0))
+            fprintf(stderr, " %s%s", known > 0 ? words + len + 1 : words, i + 1 < NCOMMANDS ? "," : "");
+    }
+    fprintf(stderr, "\n");
+}
+
+/* The JSON arguments; NULL after a sentence on stderr. *status is the exit code then. */
+static json_t *make_args(const struct command *command, int argc, char *const argv[])
+{
+    struct usage usage;
+    char error[256];
+    usage_parse(command->arguments, &usage);
+    json_t *args = usage_from_words(&usage, argc, argv, error, sizeof(error));
+    if (args == NULL) {
+        fprintf(stderr, "relayctl: %s: %s\nusage: relayctl %s %s\n", command->words, error, command->words,
+                command->arguments);
+        return NULL;
+    }
+    const char *given = json_string_value(json_object_get(args, "key"));
+    if (given == NULL)
+        return args;
+    json_t *key = key_read(given);
+    if (key == NULL) {
+        json_decref(args);
+        return NULL;
+    }
+    json_object_set_new(args, "key", key);
+    return args;
+}
+
+static int run(const struct options *options, const struct command *command, json_t *args)
+{
+    json_t *answer = ctl_exchange(options->socket, command->words, options->tenant, args);
+    if (answer == NULL)
+        return CTL_UNREACHABLE;
+    int done = json_is_true(json_object_get(answer, "ok"));
+    if (done)
+        print_result(json_object_get(answer, "result"), options->json);
+    else
+        print_error(json_object_get(answer, "error"), options->json);
+    json_decref(answer);
+    return done ? CTL_DONE : CTL_REFUSED;
+}
+
+int main(int argc, char *argv[])
+{
+    const char *socket = getenv("RELAYD_CONTROL_SOCKET");
+    struct options options = { socket != NULL ? socket : DEFAULT_SOCKET, "default", 0 };
+    int used, words = take_options(&options, argc - 1, argv + 1);
+    if (words < 0)
+        return CTL_USAGE;
+    if (words == 0) {
+        print_usage(stderr);
+        return CTL_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+        print_usage(stdout);
+        return CTL_DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("relayctl %s\n", PACKAGE_VERSION);
+        return CTL_DONE;
+    }
+    const struct command *command = find_command(words, argv + 1, &used);
+    if (command == NULL) {
+        complain_about_words(words, argv + 1);
+        return CTL_USAGE;
+    }
+    json_t *args = make_args(command, words - used, argv + 1 + used);
+    if (args == NULL)
+        return CTL_USAGE;
+    int status = run(&options, command, args);
+    json_decref(args);
+    return status;
+}

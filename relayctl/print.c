@@ -1,0 +1,68 @@
+#include "relayctl/print.h"
+
+#include "schema/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    putchar('\n');
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text != NULL ? text : "";
+}
+
+static void print_word(const json_t *object, const char *key)
+{
+    const char *text = text_of(object, key);
+    if (*text != '\0')
+        printf(" %s", text);
+}
+
+/* "added device raspi SHA256:..." and what was closed. */
+static void print_change(const json_t *result)
+{
+    const json_t *closed = json_object_get(result, "closed");
+    long long sessions = json_integer_value(json_object_get(closed, "sessions"));
+    long long bridges = json_integer_value(json_object_get(closed, "bridges"));
+    printf("%s", text_of(result, "status"));
+    print_word(result, "kind");
+    print_word(result, "name");
+    print_word(result, "fingerprint");
+    if (sessions > 0 || bridges > 0)
+        printf("; closed %lld session%s and %lld bridge%s", sessions, sessions == 1 ? "" : "s", bridges,
+               bridges == 1 ? "" : "s");
+    putchar('\n');
+    if (*text_of(result, "note") != '\0')
+        printf("note: %s\n", text_of(result, "note"));
+}
+
+void print_result(json_t *result, int as_json)
+{
+    if (as_json) {
+        print_json(result);
+    } else if (json_object_get(result, "status") != NULL) {
+        print_change(result);
+    } else if (json_object_get(result, "known_hosts") != NULL) {
+        printf("%s\n", text_of(result, "known_hosts"));
+    } else {
+        char *text = text_render(result);
+        fputs(text != NULL ? text : "out of memory\n", stdout);
+        free(text);
+    }
+}
+
+void print_error(json_t *error, int as_json)
+{
+    fprintf(stderr, "relayctl: %s\n", text_of(error, "message"));
+    if (as_json) {
+        json_t *object = json_pack("{s:O}", "error", error);
+        print_json(object);
+        json_decref(object);
+    }
+}

@@ -1,0 +1,326 @@
+#include "relayd/config.h"
+
+#include "relayd/log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Each parser returns NULL, or what it expected. */
+typedef const char *parser(const char *text, void *value);
+
+/* "127.0.0.1:2222" or "[::1]:2222"; port 0 lets the kernel choose. Cuts the word up. */
+static int parse_address(char *word, struct config_address *address)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&address->addr;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&address->addr;
+    char *colon = strrchr(word, ':');
+    if (colon == NULL || colon[1] == '\0' || strlen(colon + 1) > 5 ||
+        colon[1 + strspn(colon + 1, "0123456789")])
+        return -1;
+    unsigned long port = strtoul(colon + 1, NULL, 10);
+    *colon = '\0';
+    if (port > UINT16_MAX)
+        return -1;
+    if (word[0] == '[' && colon[-1] == ']') {
+        colon[-1] = '\0';
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons((uint16_t)port);
+        address->len = sizeof(*v6);
+        return inet_pton(AF_INET6, word + 1, &v6->sin6_addr) == 1 ? 0 : -1;
+    }
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons((uint16_t)port);
+    address->len = sizeof(*v4);
+    return inet_pton(AF_INET, word, &v4->sin_addr) == 1 ? 0 : -1;
+}
+
+static const char *parse_ADDRESSES(const char *text, void *value)
+{
+    struct config_addresses *list = value;
+    char copy[1024];
+    char *rest = copy, *word;
+    snprintf(copy, sizeof(copy), "%s", text);
+    while ((word = strsep(&rest, " ,")) != NULL) {
+        if (*word == '\0')
+            continue;
+        if (list->n == CONFIG_LISTEN_MAX)
+            return "at most 16 addresses";
+        if (parse_address(word, &list->v[list->n]) != 0)
+            return "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
+        list->n++;
+    }
+    return NULL;
+}
+
+static const char *parse_TEXT(const char *text, void *value)
+{
+    size_t len = strlen(text);
+    if (len >= CONFIG_TEXT_SIZE)
+        return "a text of at most 255 bytes";
+    memcpy(value, text, len + 1);
+    return NULL;
+}
+
+static const char *parse_PATH(const char *text, void *value)
+{
+    if (*text == '\0')
+        return "a path";
+    return parse_TEXT(text, value);
+}
+
+/* A whole number followed by a unit of the table (name, factor); *result in the base unit. */
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+static int parse_number(const char *text, const struct unit *units, uint64_t max, uint64_t *result)
+{
+    char *end;
+    if (*text < '0' || *text > '9')
+        return -1;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    for (; units->name != NULL; units++) {
+        if (strcmp(end, units->name) != 0)
+            continue;
+        if (errno != 0 || number > max / units->factor)
+            return -1;
+        *result = number * units->factor;
+        return 0;
+    }
+    return -1;
+}
+
+static const char *parse_COUNT(const char *text, void *value)
+{
+    static const struct unit units[] = { { "", 1 }, { NULL, 0 } };
+    uint64_t number;
+    if (parse_number(text, units, 256, &number) != 0)
+        return "a whole number from 0 to 256";
+    *(unsigned *)value = (unsigned)number;
+    return NULL;
+}
+
+static const char *parse_DURATION(const char *text, void *value)
+{
+    static const struct unit units[] = { { "ms", 1 },      { "s", 1000 },         { "m", 60 * 1000 },
+                                         { "h", 3600000 }, { "d", 24 * 3600000 }, { NULL, 0 } };
+    uint64_t number;
+    if (parse_number(text, units, 7 * 24 * 3600000, &number) != 0)
+        return "a duration such as 500ms, 30s, 5m or 8h, at most 7d";
+    *(unsigned *)value = (unsigned)number;
+    return NULL;
+}
+
+static const char *parse_SIZE(const char *text, void *value)
+{
+    static const struct unit units[] = {
+        { "", 1 }, { "K", 1u << 10 }, { "M", 1u << 20 }, { "G", 1u << 30 }, { NULL, 0 }
+    };
+    uint64_t number;
+    if (parse_number(text, units, UINT64_C(1) << 40, &number) != 0)
+        return "a size such as 64K, 2M or 1G";
+    *(uint64_t *)value = number;
+    return NULL;
+}
+
+static const char *parse_LEVEL(const char *text, void *value)
+{
+    static const char *const names[] = { "error", "warn", "info", "debug" };
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *(unsigned *)value = i;
+            return NULL;
+        }
+    }
+    return "error, warn, info or debug";
+}
+
+static const char *parse_FORMAT(const char *text, void *value)
+{
+    *(bool *)value = strcmp(text, "json") == 0;
+    return *(bool *)value || strcmp(text, "text") == 0 ? NULL : "text or json";
+}
+
+static const struct key {
+    const char *name;
+    const char *value;
+    const char *help;
+    parser *parse;
+    size_t offset;
+    bool repeatable;
+} keys[] = {
+#define CONFIG(id, key, type, value, help)                                                                   \
+    { key, value, help, parse_##type, offsetof(struct config, id), parse_##type == parse_ADDRESSES },
+#include "relayd/config.def"
+#undef CONFIG
+};
+#define NKEYS (sizeof(keys) / sizeof(keys[0]))
+
+/* While a file or the options are read: which keys were met there already. A repeatable key met
+ * first replaces what an earlier source said. */
+struct source {
+    struct config *config;
+    const char *file; /* NULL: the command line */
+    FILE *in;
+    int line;    /* that is being read */
+    int refused; /* the first line that was refused; 0: none */
+    bool met[NKEYS];
+};
+
+static int set_key(struct source *source, size_t i, const char *text, char *error, size_t size)
+{
+    void *value = (char *)source->config + keys[i].offset;
+    if (source->met[i] && !keys[i].repeatable && source->file != NULL) {
+        snprintf(error, size, "%s stands there twice", keys[i].name);
+        return -1;
+    }
+    if (!source->met[i] && keys[i].repeatable)
+        memset(value, 0, sizeof(struct config_addresses));
+    source->met[i] = true;
+    const char *expected = keys[i].parse(text, value);
+    if (expected == NULL)
+        return 0;
+    snprintf(error, size, "%s = %s: expected %s", keys[i].name, text, expected);
+    return -1;
+}
+
+static int find_key(const char *name)
+{
+    for (size_t i = 0; i < NKEYS; i++)
+        if (strcmp(keys[i].name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+/* inih's reader: fgets() that counts lines. */
+static char *read_line(char *line, int size, void *arg)
+{
+    struct source *source = arg;
+    source->line++;
+    return fgets(line, size, source->in);
+}
+
+static int refuse_line(struct source *source, const char *why)
+{
+    char plain[1024];
+    log_escape(why, plain, sizeof(plain));
+    fprintf(stderr, "relayd: %s:%d: %s\n", source->file, source->line, plain);
+    if (source->refused == 0)
+        source->refused = source->line;
+    return 0;
+}
+
+/* inih's handler: one key of the file. Returns 1 if it was good. */
+static int on_key(void *arg, const char *section, const char *name, const char *value)
+{
+    struct source *source = arg;
+    char error[768];
+    int i = find_key(name);
+    if (strcmp(section, "relayd") != 0) {
+        snprintf(error, sizeof(error), "section [%s]: expected [relayd]", section);
+        return refuse_line(source, error);
+    }
+    if (i < 0) {
+        snprintf(error, sizeof(error), "unknown key \"%s\": relayd --help lists the keys", name);
+        return refuse_line(source, error);
+    }
+    return set_key(source, (size_t)i, value, error, sizeof(error)) == 0 ? 1 : refuse_line(source, error);
+}
+
+static int load_file(struct config *config, const char *path)
+{
+    struct source source = { .config = config, .file = path, .in = fopen(path, "re") };
+    if (source.in == NULL) {
+        fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
+        return -1;
+    }
+    int first_bad = ini_parse_stream(read_line, &source, on_key, &source);
+    fclose(source.in);
+    if (first_bad > 0 && (source.refused == 0 || first_bad < source.refused))
+        fprintf(stderr, "relayd: %s:%d: expected KEY = VALUE or [relayd]\n", path, first_bad);
+    return first_bad == 0 ? 0 : -1;
+}
+
+static void load_defaults(struct config *config)
+{
+    struct source source = { .config = config };
+    char error[768];
+    memset(config, 0, sizeof(*config));
+    for (size_t i = 0; i < NKEYS; i++)
+        if (set_key(&source, i, keys[i].value, error, sizeof(error)) != 0)
+            abort();
+}
+
+static void print_help(void)
+{
+    printf("usage: relayd [--config FILE] [--KEY VALUE]...\n\n"
+           "relayd is an SSH rendezvous relay; it stays in the foreground. Keys, also in FILE as\n"
+           "KEY = VALUE below [relayd]:\n\n");
+    for (size_t i = 0; i < NKEYS; i++)
+        printf("  --%-18s %s%s%s%s\n", keys[i].name, keys[i].help, *keys[i].value ? " (" : "", keys[i].value,
+               *keys[i].value ? ")" : "");
+    printf("\n  --%-18s check the configuration and exit\n", "check-config");
+    printf("  --%-18s print the versions and exit\n", "version");
+    printf("\nSee relayd(8) and relayd.conf(5).\n");
+}
+
+enum { OPTION_CONFIG = NKEYS, OPTION_CHECK, OPTION_VERSION, OPTION_HELP, NOPTIONS };
+
+static void make_options(struct option options[NOPTIONS + 1])
+{
+    memset(options, 0, sizeof(options[0]) * (NOPTIONS + 1));
+    for (size_t i = 0; i < NKEYS; i++)
+        options[i] = (struct option){ keys[i].name, required_argument, NULL, (int)i };
+    options[OPTION_CONFIG] = (struct option){ "config", required_argument, NULL, OPTION_CONFIG };
+    options[OPTION_CHECK] = (struct option){ "check-config", no_argument, NULL, OPTION_CHECK };
+    options[OPTION_VERSION] = (struct option){ "version", no_argument, NULL, OPTION_VERSION };
+    options[OPTION_HELP] = (struct option){ "help", no_argument, NULL, OPTION_HELP };
+}
+
+/* The file must be read before the options are set, wherever --config stands: two passes. */
+static enum config_outcome read_options(struct config *config, int argc, char *argv[], bool first)
+{
+    struct option options[NOPTIONS + 1];
+    struct source source = { .config = config };
+    char error[768];
+    int option;
+    make_options(options);
+    optind = 1;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == OPTION_CONFIG) {
+            if (first && load_file(config, optarg) != 0)
+                return CONFIG_ERROR;
+        } else if (option == OPTION_CHECK) {
+            config->check_only = true;
+        } else if (option == OPTION_HELP) {
+            print_help();
+            return CONFIG_HELPED;
+        } else if (option == OPTION_VERSION) {
+            return CONFIG_VERSION;
+        } else if (option == '?') {
+            return CONFIG_ERROR;
+        } else if (!first && set_key(&source, (size_t)option, optarg, error, sizeof(error)) != 0) {
+            fprintf(stderr, "relayd: --%s\n", error);
+            return CONFIG_ERROR;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "relayd: there is no use for \"%s\": see relayd --help\n", argv[optind]);
+        return CONFIG_ERROR;
+    }
+    return CONFIG_RUN;
+}
+
+enum config_outcome config_load(struct config *config, int argc, char *argv[])
+{
+    load_defaults(config);
+    enum config_outcome outcome = read_options(config, argc, argv, true);
+    return outcome == CONFIG_RUN ? read_options(config, argc, argv, false) : outcome;
+}

@@ -1,0 +1,423 @@
+#include "relayd/connect.h"
+
+#include "relayd/publish.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <utlist.h>
+
+#define WRITE_BUDGET (256u * 1024) /* bytes to one channel a pass */
+#define DRAIN_CHUNK 65536u
+
+static atomic_uint_fast64_t last_id;
+
+static const struct channel_ops client_ops, device_ops;
+
+/* ---- Who may go where ---- */
+
+/* The exact reason of a not_reachable, for the administrator's log alone. */
+static const char *why_unreachable(const struct session *session, const char *name, uint16_t port)
+{
+    if (!rules_allow(&session->principal->rules, name, port))
+        return "no rule allows it";
+    bool own;
+    bool known = directory_owner(session->tenant->directory, name, &own) != 0;
+    return known ? "it is not online" : "there is no such name";
+}
+
+/* Does this session get a way to host:port? On success *name is set; a device may only reach what
+ * this same session published under a loopback spelling. */
+static enum reason check(const struct session *session, const char *host, uint16_t port, char name[NAME_SIZE],
+                         const char **detail)
+{
+    struct publication *own = publish_find_loopback(session, port);
+    *detail = NULL;
+    if (session->nchannels + session->nopens >= LIMIT_CHANNELS)
+        return REASON_too_many_channels;
+    if (session->principal->kind == PRINCIPAL_DEVICE) {
+        if (!name_is_loopback(host) || own == NULL)
+            return REASON_not_client;
+        snprintf(name, NAME_SIZE, "%s", own->endpoint->name);
+        return REASON_none;
+    }
+    if (name_is_loopback(host))
+        return REASON_loopback;
+    enum reason reason = name_canonical(host, session->tenant->name, name);
+    if (reason != REASON_none)
+        return reason;
+    if (port == 0)
+        return REASON_bad_port;
+    if (rules_allow(&session->principal->rules, name, port) &&
+        directory_find(session->tenant->directory, name, port) != NULL)
+        return REASON_none;
+    *detail = why_unreachable(session, name, port);
+    return REASON_not_reachable;
+}
+
+/* Tells the reason first: libssh's refusal carries none. */
+static void refuse(struct session *session, ssh_message message, const char *asked, enum reason reason,
+                   const char *detail)
+{
+    session_refuse(session, "connect", asked, reason, detail);
+    session_send_notes(session);
+    if (session->state == SESSION_UP && sshio_alive(session->ssh))
+        ssh_message_reply_default(message);
+    session_touch(session);
+}
+
+/* ---- Life ---- */
+
+/* The held open is answered, or never can be: it goes before its session does. */
+static void release_open(struct connect *connect)
+{
+    evtimer_del(&connect->timer);
+    ssh_message_free(connect->open);
+    connect->open = NULL;
+    DL_DELETE2(connect->client->opens, connect, open_prev, open_next);
+    connect->client->nopens--;
+}
+
+/* The end of it: nothing points here any more. */
+static void finish(struct connect *connect)
+{
+    if (connect->state == CONNECT_BRIDGED) {
+        connect->tenant->nbridges--;
+        struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
+        log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s:%u, %llu bytes back",
+                  (unsigned long long)connect->id,
+                  (unsigned long long)connect->bridge.end[BRIDGE_CLIENT].bytes, connect->name, connect->port,
+                  (unsigned long long)connect->bridge.end[BRIDGE_DEVICE].bytes);
+    }
+    connect->state = CONNECT_OVER;
+    for (int side = 0; side < 2; side++)
+        if (connect->channel[side] != NULL)
+            chan_abandon(connect->channel[side]);
+    if (connect->open != NULL)
+        release_open(connect);
+    bridge_clear(&connect->bridge);
+    DL_DELETE(connect->tenant->connects, connect);
+    free(connect);
+}
+
+/* While OPENING: answers the client and ends. */
+static void give_up(struct connect *connect, enum reason reason, const char *detail)
+{
+    char asked[NAME_SIZE + 8];
+    snprintf(asked, sizeof(asked), "%s:%u", connect->name, connect->port);
+    refuse(connect->client, connect->open, asked, reason, detail);
+    release_open(connect);
+    finish(connect);
+}
+
+void connect_close(struct connect *connect, enum reason reason)
+{
+    if (connect->state == CONNECT_OPENING)
+        give_up(connect, reason, NULL);
+    else
+        finish(connect);
+}
+
+bool connect_still_allowed(const struct connect *connect)
+{
+    if (connect->client == NULL || connect->loopback)
+        return true;
+    const struct principal *principal = connect->client->principal;
+    return principal->kind == PRINCIPAL_CLIENT &&
+           rules_allow(&principal->rules, connect->name, connect->port);
+}
+
+/* ---- Opening ---- */
+
+static void on_timeout(evutil_socket_t fd, short what, void *arg)
+{
+    struct connect *connect = arg;
+    (void)fd, (void)what;
+    connect->channel[BRIDGE_DEVICE]->news |= NEWS_TIMEOUT;
+    chan_mark(connect->channel[BRIDGE_DEVICE]);
+}
+
+/* A session that died in this pass still stands in the directory; libssh must not be called for it. */
+static struct publication *newest_alive(const struct endpoint *endpoint)
+{
+    struct publication *publication;
+    DL_FOREACH(endpoint->publications, publication)
+        if (publication->session->state == SESSION_UP && sshio_alive(publication->session->ssh))
+            return publication;
+    return NULL;
+}
+
+/* Asks the device that serves the endpoint now; if nobody does, gives up with `otherwise`. */
+static void start(struct connect *connect, enum reason otherwise)
+{
+    char requested[1024];
+    struct endpoint *endpoint = directory_find(connect->tenant->directory, connect->name, connect->port);
+    struct publication *publication = endpoint != NULL ? newest_alive(endpoint) : NULL;
+    if (publication == NULL || publication->session->nchannels >= LIMIT_CHANNELS) {
+        give_up(connect, publication == NULL ? otherwise : REASON_too_many_channels, NULL);
+        return;
+    }
+    /* A copy: the call may read from the device, and with it the cancel of this very publication. */
+    snprintf(requested, sizeof(requested), "%s", publication->requested);
+    connect->device = publication->session;
+    snprintf(connect->device_name, NAME_SIZE, "%s", connect->device->principal->name);
+    connect->channel[BRIDGE_DEVICE] = chan_open_forward(connect->device, &device_ops, connect, requested,
+                                                        connect->port, connect->client->address,
+                                                        connect->client->port);
+    if (connect->channel[BRIDGE_DEVICE] == NULL)
+        give_up(connect, REASON_out_of_memory, NULL);
+}
+
+static struct connect *connect_new(struct session *session, ssh_message message, const char *name,
+                                   uint16_t port)
+{
+    struct connect *connect = calloc(1, sizeof(*connect));
+    if (connect == NULL || bridge_init(&connect->bridge) != 0) {
+        free(connect);
+        return NULL;
+    }
+    connect->id = atomic_fetch_add(&last_id, 1) + 1;
+    connect->tenant = session->tenant;
+    connect->client = session;
+    connect->open = message;
+    connect->since = time(NULL);
+    connect->client_principal = session->principal->id;
+    connect->port = port;
+    connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
+    snprintf(connect->name, sizeof(connect->name), "%s", name);
+    snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
+    DL_APPEND(session->tenant->connects, connect);
+    DL_APPEND2(session->opens, connect, open_prev, open_next);
+    session->nopens++;
+    evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
+    unsigned ms = session->loop->config->open_timeout;
+    struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
+    evtimer_add(&connect->timer, &delay);
+    return connect;
+}
+
+void connect_open(struct session *session, ssh_message message)
+{
+    const char *host = ssh_message_channel_request_open_destination(message), *detail;
+    uint16_t port = (uint16_t)ssh_message_channel_request_open_destination_port(message);
+    char name[NAME_SIZE], asked[320];
+    host = host != NULL ? host : "";
+    enum reason reason = check(session, host, port, name, &detail);
+    if (reason == REASON_none && session->loop->draining)
+        reason = REASON_shutdown;
+    struct connect *connect = reason == REASON_none ? connect_new(session, message, name, port) : NULL;
+    if (connect != NULL) {
+        start(connect, REASON_not_reachable);
+        return;
+    }
+    snprintf(asked, sizeof(asked), "%.300s:%u", host, port);
+    refuse(session, message, asked, reason == REASON_none ? REASON_out_of_memory : reason, detail);
+    ssh_message_free(message);
+}
+
+void connect_lose_opens(struct session *session)
+{
+    while (session->opens != NULL)
+        finish(session->opens);
+}
+
+/* The device has confirmed: accept the client's channel and join the two. */
+static void join(struct connect *connect)
+{
+    ssh_channel accepted = NULL;
+    connect->channel[BRIDGE_DEVICE]->state = CHANNEL_OPEN;
+    if (sshio_alive(connect->client->ssh))
+        accepted = ssh_message_channel_request_open_reply_accept(connect->open);
+    session_touch(connect->client);
+    release_open(connect);
+    connect->channel[BRIDGE_CLIENT] = chan_adopt(connect->client, accepted, &client_ops, connect);
+    if (connect->channel[BRIDGE_CLIENT] == NULL) {
+        finish(connect);
+        return;
+    }
+    connect->state = CONNECT_BRIDGED;
+    connect->tenant->nbridges++;
+    session_log(connect->client, LOG_LEVEL_INFO, "bridge %llu opened to %s:%u (device session %llu)",
+                (unsigned long long)connect->id, connect->name, connect->port,
+                (unsigned long long)connect->device->id);
+    chan_mark(connect->channel[BRIDGE_CLIENT]);
+}
+
+/* The device did not answer: its standbys serve from now on, and its channel stays behind to be
+ * closed if the answer ever comes. */
+static void time_out(struct connect *connect)
+{
+    struct publication *publication;
+    DL_FOREACH2(connect->device->publications, publication, of_next)
+        directory_demote(publication);
+    give_up(connect, REASON_open_timeout, NULL);
+}
+
+/* The answer of the device has come. */
+static void answered(struct connect *connect)
+{
+    struct channel *channel = connect->channel[BRIDGE_DEVICE];
+    if ((channel->news & NEWS_CONFIRMED) != 0) {
+        join(connect);
+    } else if ((channel->news & NEWS_REFUSED) != 0) {
+        char detail[200];
+        snprintf(detail, sizeof(detail), "%s", ssh_get_error(connect->device->ssh));
+        give_up(connect, REASON_open_refused, detail);
+    } else if ((channel->news & NEWS_TIMEOUT) != 0) {
+        time_out(connect);
+    }
+}
+
+/* ---- Relaying ---- */
+
+static bool write_some(struct connect *connect, enum bridge_side side, size_t *budget)
+{
+    struct evbuffer_iovec front;
+    struct evbuffer *out = connect->bridge.end[side].out;
+    evbuffer_peek(out, -1, NULL, &front, 1);
+    size_t n = chan_write(connect->channel[side], front.iov_base, front.iov_len);
+    bridge_wrote(&connect->bridge, side, n);
+    *budget -= n < *budget ? n : *budget;
+    return n > 0;
+}
+
+static void drain_some(struct connect *connect, enum bridge_side side)
+{
+    static _Thread_local unsigned char space[DRAIN_CHUNK];
+    struct bridge_end *end = &connect->bridge.end[side];
+    size_t n = chan_read_held(connect->channel[side], space,
+                              end->held < DRAIN_CHUNK ? end->held : DRAIN_CHUNK);
+    if (bridge_drained(&connect->bridge, side, space, n) != 0)
+        session_close(connect->channel[side]->session, REASON_out_of_memory, NULL);
+}
+
+/* Does all that can be done at one end now. True if bytes wait for the peer. */
+static bool relay(struct connect *connect, enum bridge_side side)
+{
+    struct channel *channel = connect->channel[side];
+    size_t budget = WRITE_BUDGET;
+    while (channel->session->state == SESSION_UP && sshio_alive(channel->session->ssh)) {
+        switch (bridge_next(&connect->bridge, side)) {
+        case BRIDGE_WRITE:
+            if (!write_some(connect, side, &budget))
+                return true;
+            if (budget == 0) {
+                session_mark(channel->session);
+                return true;
+            }
+            break;
+        case BRIDGE_DRAIN:
+            drain_some(connect, side);
+            break;
+        case BRIDGE_EOF:
+            chan_send_eof(channel);
+            bridge_sent_eof(&connect->bridge, side);
+            break;
+        case BRIDGE_CLOSE:
+            chan_close(channel);
+            bridge_sent_close(&connect->bridge, side);
+            connect->channel[side] = NULL;
+            chan_abandon(channel);
+            return false;
+        case BRIDGE_WAIT:
+            return false;
+        }
+    }
+    return false;
+}
+
+/* The other end may now have something to write, to drain, or to close. */
+static void wake_other(struct connect *connect, enum bridge_side side)
+{
+    enum bridge_side other = side == BRIDGE_CLIENT ? BRIDGE_DEVICE : BRIDGE_CLIENT;
+    if (connect->channel[other] != NULL && bridge_next(&connect->bridge, other) != BRIDGE_WAIT)
+        chan_mark(connect->channel[other]);
+}
+
+static bool serve_bridged(struct connect *connect, enum bridge_side side)
+{
+    unsigned news = connect->channel[side]->news;
+    if ((news & NEWS_EOF) != 0)
+        bridge_receive_eof(&connect->bridge, side);
+    if ((news & NEWS_CLOSE) != 0)
+        bridge_receive_close(&connect->bridge, side);
+    bool more = relay(connect, side);
+    wake_other(connect, side);
+    if (bridge_over(&connect->bridge)) {
+        finish(connect);
+        return false;
+    }
+    return more;
+}
+
+static bool client_serve(struct channel *channel)
+{
+    return serve_bridged(channel->owner, BRIDGE_CLIENT);
+}
+
+static bool device_serve(struct channel *channel)
+{
+    struct connect *connect = channel->owner;
+    if (connect->state == CONNECT_BRIDGED)
+        return serve_bridged(connect, BRIDGE_DEVICE);
+    answered(connect);
+    return false;
+}
+
+static size_t client_receive(struct channel *channel, const void *data, size_t len)
+{
+    struct connect *connect = channel->owner;
+    return bridge_receive(&connect->bridge, BRIDGE_CLIENT, data, len);
+}
+
+/* Data may come before the confirmation if the device misbehaves: it is kept like any other. */
+static size_t device_receive(struct channel *channel, const void *data, size_t len)
+{
+    struct connect *connect = channel->owner;
+    return bridge_receive(&connect->bridge, BRIDGE_DEVICE, data, len);
+}
+
+/* One session of a bridge is gone: the other end still gets what is queued for it. */
+static void lose_end(struct connect *connect, enum bridge_side side)
+{
+    connect->channel[side] = NULL;
+    *(side == BRIDGE_CLIENT ? &connect->client : &connect->device) = NULL;
+    bridge_lose(&connect->bridge, side);
+    if (bridge_over(&connect->bridge))
+        finish(connect);
+    else
+        wake_other(connect, side);
+}
+
+static void client_lose(struct channel *channel)
+{
+    lose_end(channel->owner, BRIDGE_CLIENT);
+}
+
+/* A device that leaves before it answers: a standby may serve. */
+static void device_lose(struct channel *channel)
+{
+    struct connect *connect = channel->owner;
+    if (connect->state == CONNECT_BRIDGED) {
+        lose_end(connect, BRIDGE_DEVICE);
+        return;
+    }
+    connect->channel[BRIDGE_DEVICE] = NULL;
+    connect->device = NULL;
+    start(connect, REASON_device_gone);
+}
+
+static const struct channel_ops client_ops = { client_receive, client_serve, client_lose };
+static const struct channel_ops device_ops = { device_receive, device_serve, device_lose };
+
+unsigned connect_count(const struct session *session)
+{
+    unsigned n = 0;
+    const struct channel *channel;
+    DL_FOREACH(session->channels, channel)
+        if (channel->ops == &client_ops || channel->ops == &device_ops)
+            n += ((const struct connect *)channel->owner)->state == CONNECT_BRIDGED;
+    return n;
+}

@@ -1,0 +1,52 @@
+#ifndef RELAYD_CONNECT_H
+#define RELAYD_CONNECT_H
+
+#include "relayd/bridge.h"
+#include "relayd/session.h"
+
+#include <event2/event_struct.h>
+
+/* One client's way to an endpoint: first an open that waits for the device's answer, then a bridge
+ * (RFC 4254, 7.2). Owned by the tenant. */
+enum connect_state {
+    CONNECT_OPENING, /* the client's open is held, the device is asked */
+    CONNECT_BRIDGED,
+    CONNECT_OVER, /* both ends are closed; freed at once */
+};
+
+struct connect {
+    uint64_t id;
+    enum connect_state state;
+    struct tenant *tenant;
+    struct session *client;     /* NULL once its session is gone; never while OPENING */
+    struct session *device;     /* NULL once its session is gone */
+    ssh_message open;           /* the held open, owned while OPENING */
+    struct channel *channel[2]; /* by enum bridge_side; NULL while not there or given up */
+    struct bridge bridge;
+    struct event timer; /* while OPENING */
+    time_t since;
+    int64_t client_principal; /* who opened it */
+    uint16_t port;
+    bool loopback; /* a device's way to itself (D19) */
+    char name[NAME_SIZE];
+    char client_name[NAME_SIZE], device_name[NAME_SIZE];
+    struct connect *prev, *next;           /* of the tenant */
+    struct connect *open_prev, *open_next; /* of client->opens, while OPENING */
+};
+
+/* Answers a direct-tcpip open, or holds it until the device has answered. Takes the message over. */
+void connect_open(struct session *session, ssh_message message);
+
+/* The client's session is gone: its opens go with it. */
+void connect_lose_opens(struct session *session);
+
+/* How many bridges the session has an end of. */
+unsigned connect_count(const struct session *session);
+
+/* Ends it from any state: what is queued is dropped, the client's open is refused. */
+void connect_close(struct connect *connect, enum reason reason);
+
+/* True if the client's rules still allow it. */
+bool connect_still_allowed(const struct connect *connect);
+
+#endif

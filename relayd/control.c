@@ -1,0 +1,303 @@
+#include "relayd/control.h"
+
+#include "relayd/keeper.h"
+#include "relayd/limits.h"
+#include "relayd/log.h"
+#include "relayd/mailbox.h"
+#include "relayd/worker.h"
+#include "schema/wire.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/listener.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#define APPLY_TIMEOUT_S 5 /* after which a stored change is reported as not applied */
+
+/* One program on the socket. It has one request under way at a time: the next line is read when
+ * the answer has been written, so its requests are answered in order. */
+struct connection {
+    struct bufferevent *stream;
+    struct event *timer;
+    uint64_t serial; /* of the request under way; 0: none */
+    json_int_t id;   /* the peer's */
+    bool store_step; /* the request under way has one, and so may be durable already */
+    struct connection *prev, *next;
+};
+
+static struct control {
+    struct evconnlistener *listener;
+    struct event_base *base;
+    struct mailbox *answers;
+    struct event *answer_event;
+    struct connection *connections;
+    unsigned nconnections;
+    uint64_t last_serial;
+    char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+} control;
+
+static void read_lines(struct connection *connection);
+
+static void connection_free(struct connection *connection)
+{
+    DL_DELETE(control.connections, connection);
+    control.nconnections--;
+    bufferevent_free(connection->stream);
+    event_free(connection->timer);
+    free(connection);
+}
+
+/* ---- Answers ---- */
+
+static void put_line(struct connection *connection, char *line)
+{
+    static const char apology[] =
+        "{\"id\":0,\"ok\":false,\"error\":{\"code\":\"out_of_memory\",\"message\":\"out of memory\"}}\n";
+    bufferevent_write(connection->stream, line != NULL ? line : apology,
+                      strlen(line != NULL ? line : apology));
+    free(line);
+}
+
+static void put_error(struct connection *connection, json_int_t id, enum reason reason, const char *text)
+{
+    char plain[600];
+    log_escape(text, plain, sizeof(plain)); /* it may quote what was not UTF-8 */
+    put_line(connection, wire_error_line(id, reason_code(reason), plain));
+}
+
+static void finish_request(struct connection *connection)
+{
+    connection->serial = 0;
+    evtimer_del(connection->timer);
+    read_lines(connection);
+}
+
+static void answer(struct connection *connection, struct request *request)
+{
+    if (request->failure.reason != REASON_none) {
+        log_info("control: %s refused: %s: %s", request->command->words, reason_code(request->failure.reason),
+                 request->failure.text);
+        put_error(connection, connection->id, request->failure.reason, request->failure.text);
+    } else {
+        put_line(connection, wire_result_line(connection->id, request->result));
+    }
+    finish_request(connection);
+}
+
+void control_answer(struct request *request)
+{
+    mailbox_post_always(control.answers, &request->mail);
+}
+
+static void on_answers(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what, (void)arg;
+    struct mail *mail = mailbox_take(control.answers, 64);
+    while (mail != NULL) {
+        struct request *request = (struct request *)mail;
+        struct connection *connection;
+        mail = mail->next;
+        DL_SEARCH_SCALAR(control.connections, connection, serial, request->serial);
+        if (connection != NULL)
+            answer(connection, request);
+        request_free(request);
+    }
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *arg)
+{
+    struct connection *connection = arg;
+    (void)fd, (void)what;
+    put_error(connection, connection->id, REASON_durable_not_applied,
+              reason_sentence(REASON_durable_not_applied));
+    finish_request(connection);
+}
+
+/* ---- Requests ---- */
+
+static void begin_request(struct connection *connection, struct request *request)
+{
+    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
+    connection->serial = request->serial = ++control.last_serial;
+    evtimer_add(connection->timer, &delay);
+    keeper_request(request);
+}
+
+static void serve_line(struct connection *connection, const char *line, size_t len)
+{
+    struct wire_request wire;
+    struct failure failure = { 0 };
+    char error[256];
+    if (wire_parse_request(line, len, &wire, error, sizeof(error)) != 0) {
+        put_error(connection, wire.id, REASON_bad_request, error);
+        return;
+    }
+    const struct command *command = command_authorise(wire.cmd, ROLE_ADMIN, wire.args, &failure);
+    struct request *request = command != NULL ? request_new(command, wire.tenant, wire.args) : NULL;
+    if (command == NULL) {
+        put_error(connection, wire.id, failure.reason, failure.text);
+    } else if (request == NULL) {
+        put_error(connection, wire.id, REASON_out_of_memory, reason_sentence(REASON_out_of_memory));
+    } else {
+        connection->id = wire.id;
+        begin_request(connection, request);
+    }
+    json_decref(wire.root);
+}
+
+static void read_lines(struct connection *connection)
+{
+    struct evbuffer *input = bufferevent_get_input(connection->stream);
+    while (connection->serial == 0) {
+        size_t len;
+        char *line = evbuffer_readln(input, &len, EVBUFFER_EOL_LF);
+        if (line == NULL)
+            break;
+        serve_line(connection, line, len);
+        free(line);
+    }
+    if (connection->serial == 0 && evbuffer_get_length(input) > WIRE_LINE_MAX) {
+        put_error(connection, 0, REASON_bad_request, "that line is longer than 65536 bytes");
+        evbuffer_drain(input, evbuffer_get_length(input));
+        bufferevent_disable(connection->stream, EV_READ);
+        bufferevent_setwatermark(connection->stream, EV_WRITE, 0, 0);
+        shutdown(bufferevent_getfd(connection->stream), SHUT_RD);
+    }
+}
+
+static void on_read(struct bufferevent *stream, void *arg)
+{
+    (void)stream;
+    read_lines(arg);
+}
+
+static void on_event(struct bufferevent *stream, short what, void *arg)
+{
+    (void)stream;
+    if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) != 0)
+        connection_free(arg);
+}
+
+/* ---- The socket ---- */
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int len,
+                      void *arg)
+{
+    (void)listener, (void)address, (void)len, (void)arg;
+    struct connection *connection = calloc(1, sizeof(*connection));
+    if (connection == NULL || control.nconnections >= LIMIT_CONTROL_CONNECTIONS)
+        goto fail;
+    connection->stream = bufferevent_socket_new(control.base, fd, BEV_OPT_CLOSE_ON_FREE);
+    connection->timer = evtimer_new(control.base, on_timeout, connection);
+    if (connection->stream == NULL || connection->timer == NULL)
+        goto fail;
+    DL_APPEND(control.connections, connection);
+    control.nconnections++;
+    bufferevent_setcb(connection->stream, on_read, NULL, on_event, connection);
+    bufferevent_setwatermark(connection->stream, EV_READ, 0, 2 * WIRE_LINE_MAX);
+    bufferevent_enable(connection->stream, EV_READ | EV_WRITE);
+    return;
+fail:
+    if (connection != NULL && connection->timer != NULL)
+        event_free(connection->timer);
+    if (connection != NULL && connection->stream != NULL)
+        bufferevent_free(connection->stream);
+    else
+        close(fd);
+    free(connection);
+}
+
+/* A socket file that nobody listens on is left over from a crash. */
+static int remove_stale(const struct sockaddr_un *address, struct failure *failure)
+{
+    struct stat st;
+    if (lstat(address->sun_path, &st) != 0)
+        return 0;
+    if (!S_ISSOCK(st.st_mode))
+        return fail(failure, REASON_in_use, "%s is there and is not a socket", address->sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool taken = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (taken)
+        return fail(failure, REASON_in_use, "another relayd answers on %s", address->sun_path);
+    return unlink(address->sun_path) == 0
+               ? 0
+               : fail(failure, REASON_in_use, "cannot replace %s: %s", address->sun_path, strerror(errno));
+}
+
+static int bind_socket(const char *path, struct failure *failure)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    const struct group *group = getgrnam("relayd");
+    if (strlen(path) >= sizeof(address.sun_path))
+        return fail(failure, REASON_bad_argument, "the path of the control socket is too long: %s", path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    if (remove_stale(&address, failure) != 0)
+        return -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    mode_t mask = umask(0117);
+    int rc = fd >= 0 ? bind(fd, (const struct sockaddr *)&address, sizeof(address)) : -1;
+    int error = errno;
+    umask(mask);
+    if (rc != 0) {
+        if (fd >= 0)
+            close(fd);
+        return fail(failure, REASON_in_use, "cannot make the control socket %s: %s", path, strerror(error));
+    }
+    if (group != NULL && chown(path, (uid_t)-1, group->gr_gid) != 0)
+        log_warn("cannot give %s to group relayd: %s", path, strerror(errno));
+    memcpy(control.path, address.sun_path, sizeof(control.path));
+    return fd;
+}
+
+int control_start(struct event_base *base, const char *path, struct failure *failure)
+{
+    int fd = bind_socket(path, failure);
+    if (fd < 0)
+        return -1;
+    control.base = base;
+    control.answers = mailbox_new(SIZE_MAX);
+    control.listener = evconnlistener_new(base, on_accept, NULL,
+                                          LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 64, fd);
+    if (control.answers == NULL || control.listener == NULL)
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    control.answer_event = event_new(base, mailbox_fd(control.answers), EV_READ | EV_PERSIST, on_answers,
+                                     NULL);
+    if (control.answer_event == NULL || event_add(control.answer_event, NULL) != 0)
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    return 0;
+}
+
+void control_stop(void)
+{
+    if (control.listener == NULL)
+        return;
+    unlink(control.path);
+    evconnlistener_free(control.listener);
+    control.listener = NULL;
+    while (control.connections != NULL)
+        connection_free(control.connections);
+    if (control.answer_event != NULL)
+        event_free(control.answer_event);
+}
+
+void control_free(void)
+{
+    struct mail *mail = control.answers != NULL ? mailbox_take(control.answers, SIZE_MAX) : NULL;
+    while (mail != NULL) {
+        struct mail *next = mail->next;
+        request_free((struct request *)mail);
+        mail = next;
+    }
+    mailbox_free(control.answers);
+}

@@ -1,0 +1,213 @@
+#include "relayd/directory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#define FIRST_FREE_PORT 49152
+
+/* Hash by name: an owned name. Devices are hashed by id as well, to find the old name. */
+struct owned {
+    int64_t principal;
+    bool device; /* the device's own name, and so all below it */
+    UT_hash_handle hh;
+    UT_hash_handle by_device;
+    char name[];
+};
+
+struct directory {
+    struct owned *owned;
+    struct owned *devices;
+    struct endpoint *endpoints;
+};
+
+struct directory *directory_new(void)
+{
+    return calloc(1, sizeof(struct directory));
+}
+
+static void owned_free(struct directory *directory, struct owned *owned)
+{
+    HASH_DEL(directory->owned, owned);
+    if (owned->device)
+        HASH_DELETE(by_device, directory->devices, owned);
+    free(owned);
+}
+
+void directory_free(struct directory *directory)
+{
+    struct owned *owned, *next;
+    if (directory == NULL)
+        return;
+    while (directory->endpoints != NULL)
+        directory_withdraw(directory, directory->endpoints->publications);
+    HASH_ITER(hh, directory->owned, owned, next)
+        owned_free(directory, owned);
+    free(directory);
+}
+
+static struct owned *find_owned(const struct directory *directory, const char *name)
+{
+    struct owned *owned;
+    HASH_FIND_STR(directory->owned, name, owned);
+    return owned;
+}
+
+static int add_owned(struct directory *directory, const char *name, int64_t principal, bool device)
+{
+    size_t len = strlen(name);
+    struct owned *owned = find_owned(directory, name);
+    if (owned != NULL)
+        owned_free(directory, owned);
+    owned = calloc(1, sizeof(*owned) + len + 1);
+    if (owned == NULL)
+        return -1;
+    owned->principal = principal;
+    owned->device = device;
+    memcpy(owned->name, name, len + 1);
+    HASH_ADD_STR(directory->owned, name, owned);
+    if (owned->hh.tbl == NULL)
+        goto fail;
+    if (!device)
+        return 0;
+    HASH_ADD(by_device, directory->devices, principal, sizeof(owned->principal), owned);
+    if (owned->by_device.tbl != NULL)
+        return 0;
+    HASH_DEL(directory->owned, owned);
+fail:
+    free(owned);
+    return -1;
+}
+
+int directory_set_device(struct directory *directory, int64_t principal, const char *name)
+{
+    struct owned *old;
+    HASH_FIND(by_device, directory->devices, &principal, sizeof(principal), old);
+    if (old != NULL && name != NULL && strcmp(old->name, name) == 0)
+        return 0;
+    if (old != NULL)
+        owned_free(directory, old);
+    if (name != NULL)
+        return add_owned(directory, name, principal, true);
+    struct owned *owned, *next;
+    HASH_ITER(hh, directory->owned, owned, next)
+        if (owned->principal == principal)
+            owned_free(directory, owned);
+    return 0;
+}
+
+int directory_set_owner(struct directory *directory, const char *name, int64_t principal)
+{
+    struct owned *owned = find_owned(directory, name);
+    if (owned != NULL && owned->device)
+        return 0; /* a device's own name is never given away */
+    if (principal != 0)
+        return add_owned(directory, name, principal, false);
+    if (owned != NULL)
+        owned_free(directory, owned);
+    return 0;
+}
+
+int64_t directory_owner(const struct directory *directory, const char *name, bool *own)
+{
+    *own = false;
+    for (const char *at = name; at != NULL; at = name_parent(at)) {
+        struct owned *owned = find_owned(directory, at);
+        if (owned != NULL && (owned->device || at == name)) {
+            *own = owned->device;
+            return owned->principal;
+        }
+    }
+    return 0;
+}
+
+static void format_key(char key[NAME_SIZE + 8], const char *name, uint16_t port)
+{
+    snprintf(key, NAME_SIZE + 8, "%s:%u", name, port);
+}
+
+struct endpoint *directory_find(const struct directory *directory, const char *name, uint16_t port)
+{
+    char key[NAME_SIZE + 8];
+    struct endpoint *endpoint;
+    format_key(key, name, port);
+    HASH_FIND_STR(directory->endpoints, key, endpoint);
+    return endpoint;
+}
+
+unsigned directory_count(const struct directory *directory)
+{
+    return HASH_COUNT(directory->endpoints);
+}
+
+struct endpoint *directory_next(const struct directory *directory, const struct endpoint *endpoint)
+{
+    return endpoint == NULL ? directory->endpoints : endpoint->hh.next;
+}
+
+static struct endpoint *add_endpoint(struct directory *directory, const char *name, uint16_t port)
+{
+    char key[NAME_SIZE + 8];
+    format_key(key, name, port);
+    size_t key_size = strlen(key) + 1, name_size = strlen(name) + 1;
+    struct endpoint *endpoint = calloc(1, sizeof(*endpoint) + key_size + name_size);
+    if (endpoint == NULL)
+        return NULL;
+    endpoint->port = port;
+    endpoint->name = memcpy(endpoint->key + key_size, name, name_size);
+    memcpy(endpoint->key, key, key_size);
+    HASH_ADD_STR(directory->endpoints, key, endpoint);
+    if (endpoint->hh.tbl != NULL)
+        return endpoint;
+    free(endpoint);
+    return NULL;
+}
+
+struct publication *directory_publish(struct directory *directory, struct session *session, const char *name,
+                                      uint16_t port, const char *requested)
+{
+    struct publication *publication = calloc(1, sizeof(*publication));
+    char *copy = strdup(requested);
+    struct endpoint *endpoint = directory_find(directory, name, port);
+
+    if (endpoint == NULL && publication != NULL && copy != NULL)
+        endpoint = add_endpoint(directory, name, port);
+    if (publication == NULL || copy == NULL || endpoint == NULL) {
+        free(publication);
+        free(copy);
+        return NULL;
+    }
+    publication->endpoint = endpoint;
+    publication->session = session;
+    publication->requested = copy;
+    DL_PREPEND(endpoint->publications, publication);
+    return publication;
+}
+
+void directory_withdraw(struct directory *directory, struct publication *publication)
+{
+    struct endpoint *endpoint = publication->endpoint;
+    DL_DELETE(endpoint->publications, publication);
+    free(publication->requested);
+    free(publication);
+    if (endpoint->publications == NULL) {
+        HASH_DEL(directory->endpoints, endpoint);
+        free(endpoint);
+    }
+}
+
+void directory_demote(struct publication *publication)
+{
+    struct endpoint *endpoint = publication->endpoint;
+    DL_DELETE(endpoint->publications, publication);
+    DL_APPEND(endpoint->publications, publication);
+}
+
+uint16_t directory_free_port(const struct directory *directory, const char *name)
+{
+    for (unsigned port = FIRST_FREE_PORT; port <= UINT16_MAX; port++)
+        if (directory_find(directory, name, (uint16_t)port) == NULL)
+            return (uint16_t)port;
+    return 0;
+}

@@ -1,0 +1,441 @@
+#include "relayd/live.h"
+
+#include "relayd/connect.h"
+#include "relayd/publish.h"
+#include "relayd/serve.h"
+#include "relayd/sshio.h"
+#include "relayd/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <utlist.h>
+
+static json_t *time_text(time_t when)
+{
+    char text[32];
+    struct tm utc;
+    gmtime_r(&when, &utc);
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+    return json_string(text);
+}
+
+static void add_to(json_t *object, const char *key, json_int_t n)
+{
+    json_object_set_new(object, key, json_integer(json_integer_value(json_object_get(object, key)) + n));
+}
+
+static struct tenant *tenant_of(struct loop *loop, const struct request *request)
+{
+    return tenant_find(loop, request->tenant_id);
+}
+
+/* ---- Applying a change ---- */
+
+static void revoke_session(struct request *request, struct session *session)
+{
+    if (session->state == SESSION_DEAD)
+        return;
+    session_close(session, REASON_revoked, NULL);
+    request->closed_sessions++;
+}
+
+/* Closes the bridges that `reason` makes illegal and counts those that fall with their sessions. */
+static void cut_bridges(struct request *request, struct tenant *tenant)
+{
+    struct connect *connect, *next;
+    DL_FOREACH_SAFE(tenant->connects, connect, next) {
+        bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
+                    (connect->device != NULL && connect->device->state == SESSION_DEAD);
+        bool allowed = lost || connect_still_allowed(connect);
+        request->closed_bridges += (lost || !allowed) && connect->state == CONNECT_BRIDGED;
+        if (!allowed)
+            connect_close(connect, REASON_revoked);
+    }
+}
+
+static bool key_is_there(struct loop *loop, const struct session *session)
+{
+    return store_value(loop->store, SQL_key_exists, "ii", session->key_id, session->principal->id) == 1;
+}
+
+/* The sessions of one principal, against what the registry says now. When it cannot be read they
+ * are closed: nobody keeps a right that cannot be checked. */
+static void apply_principal(struct loop *loop, struct request *request, struct tenant *tenant)
+{
+    struct session *session;
+    struct principal *principal = principal_find(tenant, request->principal_id);
+    bool there = true;
+    if (tenant_refresh_device(loop, tenant, request->principal_id) != 0)
+        there = false;
+    if (principal == NULL)
+        return;
+    there = there && principal_refresh(loop, tenant, principal) > 0;
+    DL_FOREACH2(tenant->sessions, session, tenant_next)
+        if (session->principal == principal &&
+            (!there || !key_is_there(loop, session) || !publish_still_allowed(session)))
+            revoke_session(request, session);
+}
+
+/* A name has another owner, or none. */
+static void apply_owner(struct loop *loop, struct request *request, struct tenant *tenant)
+{
+    struct endpoint *endpoint = NULL;
+    struct publication *publication;
+    bool own;
+    tenant_refresh_owner(loop, tenant, request->endpoint);
+    int64_t owner = directory_owner(tenant->directory, request->endpoint, &own);
+    while ((endpoint = directory_next(tenant->directory, endpoint)) != NULL) {
+        if (strcmp(endpoint->name, request->endpoint) != 0)
+            continue;
+        DL_FOREACH(endpoint->publications, publication)
+            if (publication->session->principal->id != owner)
+                revoke_session(request, publication->session);
+    }
+}
+
+static void apply_removed_tenant(struct request *request, struct tenant *tenant)
+{
+    struct session *session;
+    DL_FOREACH2(tenant->sessions, session, tenant_next)
+        revoke_session(request, session);
+}
+
+int live_apply(struct loop *loop, struct request *request)
+{
+    struct tenant *tenant = tenant_of(loop, request);
+    if (tenant != NULL && request->changed) {
+        bool removed = request->principal_id == 0 && request->endpoint[0] == '\0';
+        if (removed)
+            apply_removed_tenant(request, tenant);
+        else if (request->endpoint[0] != '\0')
+            apply_owner(loop, request, tenant);
+        else
+            apply_principal(loop, request, tenant);
+        cut_bridges(request, tenant);
+        serve_reap(loop);
+        if (removed)
+            tenant_free(loop, tenant);
+    }
+    json_object_set_new(request->result, "closed",
+                        json_pack("{s:i, s:i}", "sessions", (int)request->closed_sessions, "bridges",
+                                  (int)request->closed_bridges));
+    return 0;
+}
+
+static bool is_digits(const char *text)
+{
+    return *text != '\0' && text[strspn(text, "0123456789")] == '\0';
+}
+
+int live_disconnect(struct loop *loop, struct request *request)
+{
+    struct tenant *tenant = tenant_of(loop, request);
+    struct session *session;
+    const char *which = request_arg(request, "session");
+    uint64_t id = is_digits(which) ? strtoull(which, NULL, 10) : 0;
+    if (tenant != NULL) {
+        DL_FOREACH2(tenant->sessions, session, tenant_next) {
+            if (id != 0 ? session->id != id : strcmp(session->principal->name, which) != 0)
+                continue;
+            session_close(session, REASON_disconnected, NULL);
+            request->closed_sessions++;
+        }
+        cut_bridges(request, tenant);
+        serve_reap(loop);
+    }
+    if (request->closed_sessions == 0)
+        return fail(&request->failure, REASON_not_found,
+                    "tenant %s has no live session %.200s: see relayctl list sessions", request->tenant,
+                    which);
+    json_decref(request->result);
+    request->result = json_pack("{s:s, s:{s:i, s:i}}", "status", "disconnected", "closed", "sessions",
+                                (int)request->closed_sessions, "bridges", (int)request->closed_bridges);
+    return 0;
+}
+
+/* ---- Lists ---- */
+
+static json_t *session_object(const struct session *session)
+{
+    char address[80];
+    snprintf(address, sizeof(address), "%s port %u", session->address, session->port);
+    const char *banner = ssh_get_clientbanner(session->ssh);
+    char client[128];
+    log_escape(banner != NULL ? banner : "", client, sizeof(client));
+    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:o, s:i, s:i}", "id", (json_int_t)session->id, "principal",
+                     session->principal->name, "kind",
+                     session->principal->kind == PRINCIPAL_DEVICE ? "device" : "client", "address", address,
+                     "client", client, "since", time_text(session->since), "endpoints",
+                     (int)session->npublications, "bridges", (int)connect_count(session));
+}
+
+static json_t *list_sessions(const struct tenant *tenant, const char *principal)
+{
+    json_t *rows = json_array();
+    const struct session *session;
+    if (tenant == NULL)
+        return rows;
+    DL_FOREACH2(tenant->sessions, session, tenant_next)
+        if (principal == NULL || strcmp(session->principal->name, principal) == 0)
+            json_array_append_new(rows, session_object(session));
+    return rows;
+}
+
+int live_list_sessions(struct loop *loop, struct request *request)
+{
+    request->result = list_sessions(tenant_of(loop, request), NULL);
+    return 0;
+}
+
+static json_t *bridge_object(const struct connect *connect)
+{
+    char endpoint[NAME_SIZE + 8];
+    snprintf(endpoint, sizeof(endpoint), "%s:%u", connect->name, connect->port);
+    const struct bridge_end *ends = connect->bridge.end;
+    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "id", (json_int_t)connect->id,
+                     "endpoint", endpoint, "client", connect->client_name, "device", connect->device_name,
+                     "client_session", connect->client != NULL ? (json_int_t)connect->client->id : 0,
+                     "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0,
+                     "bytes_up", (json_int_t)ends[BRIDGE_CLIENT].bytes, "bytes_down",
+                     (json_int_t)ends[BRIDGE_DEVICE].bytes, "held",
+                     (json_int_t)(bridge_queued(&connect->bridge) + ends[0].held + ends[1].held), "since",
+                     time_text(connect->since));
+}
+
+int live_list_bridges(struct loop *loop, struct request *request)
+{
+    const struct tenant *tenant = tenant_of(loop, request);
+    const struct connect *connect;
+    request->result = json_array();
+    if (tenant != NULL)
+        DL_FOREACH(tenant->connects, connect)
+            if (connect->state == CONNECT_BRIDGED)
+                json_array_append_new(request->result, bridge_object(connect));
+    return 0;
+}
+
+/* Bridges by "name:port". */
+static json_t *count_bridges(const struct tenant *tenant)
+{
+    json_t *counts = json_object();
+    const struct connect *connect;
+    DL_FOREACH(tenant->connects, connect) {
+        char key[NAME_SIZE + 8];
+        snprintf(key, sizeof(key), "%s:%u", connect->name, connect->port);
+        add_to(counts, key, connect->state == CONNECT_BRIDGED);
+    }
+    return counts;
+}
+
+static json_t *endpoint_object(const char *name, json_int_t port, const char *device, json_t *last_seen,
+                               const struct endpoint *endpoint, json_t *counts)
+{
+    const struct publication *publication;
+    int publishers = 0;
+    if (endpoint != NULL)
+        DL_COUNT(endpoint->publications, publication, publishers);
+    json_int_t bridges = endpoint != NULL ? json_integer_value(json_object_get(counts, endpoint->key)) : 0;
+    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:o}", "name", name, "port", port, "device", device,
+                     "online", endpoint != NULL, "publishers", publishers, "bridges", bridges, "last_seen",
+                     endpoint != NULL ? time_text(time(NULL)) : json_incref(last_seen));
+}
+
+/* The rows of the registry with what is live; rows that are not written yet are added. */
+static json_t *list_endpoints(const struct tenant *tenant, json_t *rows, const char *device)
+{
+    json_t *list = json_array(), *counts = count_bridges(tenant), *met = json_object(), *row;
+    size_t i;
+    json_array_foreach(rows, i, row) {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        json_int_t port = json_integer_value(json_object_get(row, "port"));
+        const struct endpoint *endpoint = directory_find(tenant->directory, name, (uint16_t)port);
+        json_array_append_new(list,
+                              endpoint_object(name, port, json_string_value(json_object_get(row, "device")),
+                                              json_object_get(row, "last_seen"), endpoint, counts));
+        if (endpoint != NULL)
+            json_object_set_new(met, endpoint->key, json_true());
+    }
+    for (struct endpoint *endpoint = NULL;
+         (endpoint = directory_next(tenant->directory, endpoint)) != NULL;) {
+        const char *owner = endpoint->publications->session->principal->name;
+        if (json_object_get(met, endpoint->key) == NULL && (device == NULL || strcmp(owner, device) == 0))
+            json_array_append_new(
+                list, endpoint_object(endpoint->name, endpoint->port, owner, NULL, endpoint, counts));
+    }
+    json_decref(counts);
+    json_decref(met);
+    return list;
+}
+
+static json_t *offline_endpoints(json_t *rows)
+{
+    json_t *list = json_array(), *row;
+    size_t i;
+    json_array_foreach(rows, i, row)
+        json_array_append_new(list, endpoint_object(json_string_value(json_object_get(row, "name")),
+                                                    json_integer_value(json_object_get(row, "port")),
+                                                    json_string_value(json_object_get(row, "device")),
+                                                    json_object_get(row, "last_seen"), NULL, NULL));
+    return list;
+}
+
+static json_t *annotate_endpoints(struct loop *loop, struct request *request, json_t *rows,
+                                  const char *device)
+{
+    struct tenant *tenant = tenant_of(loop, request);
+    return tenant != NULL ? list_endpoints(tenant, rows, device) : offline_endpoints(rows);
+}
+
+int live_list_endpoints(struct loop *loop, struct request *request)
+{
+    json_t *list = annotate_endpoints(loop, request, request->result, NULL);
+    json_decref(request->result);
+    request->result = list;
+    return 0;
+}
+
+/* Adds to the rows of principals, by id, what their sessions say. */
+static void annotate_principals(const struct tenant *tenant, json_t *rows)
+{
+    json_t *by_id = json_object(), *row;
+    size_t i;
+    char id[24];
+    const struct session *session;
+    json_array_foreach(rows, i, row) {
+        snprintf(id, sizeof(id), "%lld", (long long)json_integer_value(json_object_get(row, "id")));
+        json_object_set(by_id, id, row);
+        json_object_del(row, "id");
+        json_object_set_new(row, "online", json_false());
+        json_object_set_new(row, "sessions", json_integer(0));
+    }
+    if (tenant != NULL)
+        DL_FOREACH2(tenant->sessions, session, tenant_next) {
+            snprintf(id, sizeof(id), "%lld", (long long)session->principal->id);
+            if ((row = json_object_get(by_id, id)) == NULL)
+                continue;
+            json_object_set_new(row, "online", json_true());
+            add_to(row, "sessions", 1);
+            json_object_set_new(row, "address", json_string(session->address));
+            json_object_set_new(row, "last_seen", time_text(time(NULL)));
+        }
+    json_decref(by_id);
+}
+
+/* The columns of a principal in the order in which people look at them. */
+static json_t *in_order(json_t *row)
+{
+    static const char *const names[] = { "tenant",    "name", "kind",  "online",  "sessions", "address",
+                                         "last_seen", "keys", "rules", "expires", "created",  "endpoints" };
+    json_t *ordered = json_object();
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (json_object_get(row, names[i]) != NULL)
+            json_object_set(ordered, names[i], json_object_get(row, names[i]));
+    return ordered;
+}
+
+int live_list_principals(struct loop *loop, struct request *request)
+{
+    json_t *list = json_array(), *row;
+    size_t i;
+    annotate_principals(tenant_of(loop, request), request->result);
+    json_array_foreach(request->result, i, row) {
+        json_t *ordered = in_order(row);
+        json_object_del(ordered, "kind");
+        json_array_append_new(list, ordered);
+    }
+    json_decref(request->result);
+    request->result = list;
+    return 0;
+}
+
+int live_show(struct loop *loop, struct request *request)
+{
+    json_t *rows = json_array();
+    const char *name = json_string_value(json_object_get(request->result, "name"));
+    json_array_append(rows, request->result);
+    annotate_principals(tenant_of(loop, request), rows);
+    json_t *endpoints = annotate_endpoints(loop, request, json_object_get(request->result, "endpoints"),
+                                           name);
+    json_object_set_new(request->result, "endpoints", endpoints);
+    json_t *shown = in_order(request->result);
+    json_object_set_new(shown, "sessions", list_sessions(tenant_of(loop, request), name));
+    json_decref(rows);
+    json_decref(request->result);
+    request->result = shown;
+    return 0;
+}
+
+int live_list_tenants(struct loop *loop, struct request *request)
+{
+    json_t *row;
+    size_t i;
+    json_array_foreach(request->result, i, row) {
+        const struct session *session;
+        int sessions = 0;
+        json_int_t id = json_integer_value(json_object_get(row, "id"));
+        struct tenant *tenant = tenant_find(loop, id);
+        if (tenant != NULL)
+            DL_COUNT2(tenant->sessions, session, sessions, tenant_next);
+        add_to(row, "sessions", sessions);
+        add_to(row, "bridges", tenant != NULL ? (json_int_t)tenant->nbridges : 0);
+        if (loop->index + 1 == loop->relay->nworkers)
+            json_object_del(row, "id");
+    }
+    return 0;
+}
+
+/* ---- relayd itself ---- */
+
+int live_status(struct loop *loop, struct request *request)
+{
+    const struct tenant *tenant, *next;
+    if (loop->index == 0) {
+        json_t *status = json_pack("{s:s, s:s, s:I, s:i}", "version", PACKAGE_VERSION, "libssh",
+                                   sshio_version(), "uptime", (json_int_t)(time(NULL) - loop->relay->started),
+                                   "workers", (int)loop->relay->nworkers);
+        json_object_update(status, request->result);
+        json_decref(request->result);
+        request->result = status;
+    }
+    add_to(request->result, "sessions", (json_int_t)loop->nsessions - loop->nwaiting);
+    add_to(request->result, "waiting", loop->nwaiting);
+    json_int_t endpoints = 0, bridges = 0;
+    HASH_ITER(hh, loop->tenants, tenant, next) {
+        bridges += tenant->nbridges;
+        endpoints += directory_count(tenant->directory);
+    }
+    add_to(request->result, "endpoints", endpoints);
+    add_to(request->result, "bridges", bridges);
+    return 0;
+}
+
+/* known_hosts wants [host]:port unless the port is 22. */
+static void known_hosts_name(const char *address, char *out, size_t size)
+{
+    const char *port = strrchr(address, ':');
+    if (port == NULL || strcmp(port, ":22") == 0)
+        snprintf(out, size, "%.*s", port != NULL ? (int)(port - address) : (int)strlen(address), address);
+    else
+        snprintf(out, size, "[%.*s]:%s", (int)(port - address), address, port + 1);
+}
+
+int live_host_key(struct loop *loop, struct request *request)
+{
+    char host[300], line[600], hostname[200] = "";
+    const struct host_key *key = &loop->relay->host_key;
+    if (request->result != NULL)
+        return 0; /* an earlier worker has answered */
+    if (loop->config->public_address.text[0] != '\0') {
+        known_hosts_name(loop->config->public_address.text, host, sizeof(host));
+    } else {
+        gethostname(hostname, sizeof(hostname) - 1);
+        snprintf(host, sizeof(host), "[%s]:%u", hostname, loop->relay->port);
+    }
+    snprintf(line, sizeof(line), "%s %s", host, key->line);
+    request->result = json_pack("{s:s, s:s, s:s}", "known_hosts", line, "fingerprint", key->fingerprint,
+                                "key", key->line);
+    return 0;
+}

@@ -1,0 +1,32 @@
+#ifndef RELAYD_LOG_H
+#define RELAYD_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Log lines go to stderr, one write() each, from any thread. Bytes outside 0x20..0x7e leave as
+ * \xNN, so that whatever a peer chose cannot forge a line or reach a terminal. */
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+
+/* Whom a line is about; NULL and 0 are left out. */
+struct log_subject {
+    const char *tenant;
+    const char *principal;
+    uint64_t session;
+};
+
+/* Before the first thread starts. */
+void log_setup(enum log_level level, bool json);
+
+void log_write(enum log_level level, const struct log_subject *subject, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define log_error(...) log_write(LOG_LEVEL_ERROR, NULL, __VA_ARGS__)
+#define log_warn(...) log_write(LOG_LEVEL_WARN, NULL, __VA_ARGS__)
+#define log_info(...) log_write(LOG_LEVEL_INFO, NULL, __VA_ARGS__)
+
+/* Copies text to out (size bytes, always ended), bytes outside 0x20..0x7e as \xNN. */
+void log_escape(const char *text, char *out, size_t size);
+
+#endif

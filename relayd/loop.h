@@ -1,0 +1,46 @@
+#ifndef RELAYD_LOOP_H
+#define RELAYD_LOOP_H
+
+#include "relayd/config.h"
+#include "relayd/mailbox.h"
+#include "relayd/sshio.h"
+
+#include <event2/event.h>
+#include <time.h>
+
+struct session;
+struct store;
+struct tenant;
+
+/* What is fixed once the threads run; every thread may read it. */
+struct relay {
+    struct config config;
+    struct host_key host_key;
+    time_t started;
+    unsigned nworkers;
+    uint16_t port; /* of the first address that it listens on */
+};
+
+/* What one worker thread owns: its event loop, its view of the registry, the sessions that are
+ * with it and the tenants that live on it. Nothing in it is touched by another thread but the
+ * mailbox. */
+struct loop {
+    unsigned index; /* which worker */
+    const struct relay *relay;
+    const struct config *config; /* relay's */
+    struct event_base *base;
+    struct mailbox *mailbox;
+    struct store *store; /* reads only */
+    ssh_bind bind;
+
+    struct session *sessions; /* all of them */
+    struct session *dirty;    /* to be served in the next pass */
+    struct session *touched;  /* libssh was called for them in this pass: to be settled */
+    struct tenant *tenants;   /* hash by id */
+
+    unsigned nsessions;
+    unsigned nwaiting; /* of them not logged in */
+    bool draining;     /* relayd stops: no new session, no new open */
+};
+
+#endif

@@ -1,0 +1,184 @@
+#include "relayd/publish.h"
+
+#include "relayd/keeper.h"
+#include "relayd/store.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <utlist.h>
+
+#define REFUSED_GRACE_MS 30000 /* of a device that has nothing published and no channel */
+
+/* Whose name is it, and may this device publish there? */
+static enum reason check_right(const struct session *session, const char *name, uint16_t port, bool *own)
+{
+    const struct principal *principal = session->principal;
+    int64_t owner = directory_owner(session->tenant->directory, name, own);
+    *own = *own && owner == principal->id;
+    if (*own)
+        return REASON_none;
+    if (owner != 0 && owner != principal->id)
+        return REASON_not_owner;
+    return rules_allow(&principal->rules, name, port) ? REASON_none : REASON_not_allowed;
+}
+
+static struct publication *find_own(const struct session *session, const char *name, uint16_t port)
+{
+    struct publication *publication;
+    DL_FOREACH2(session->publications, publication, of_next)
+        if (publication->endpoint->port == port && strcmp(publication->endpoint->name, name) == 0)
+            return publication;
+    return NULL;
+}
+
+/* The name that a request means: a loopback spelling is the device's own (D2). */
+static enum reason resolve(const struct session *session, const char *requested, char name[NAME_SIZE])
+{
+    if (!name_is_loopback(requested))
+        return name_canonical(requested, session->tenant->name, name);
+    snprintf(name, NAME_SIZE, "%s", session->principal->name);
+    return REASON_none;
+}
+
+static enum reason check(const struct session *session, const char *requested, uint16_t *port,
+                         char name[NAME_SIZE], bool *own)
+{
+    enum reason reason;
+    *own = false;
+    if (session->principal->kind != PRINCIPAL_DEVICE)
+        return REASON_not_device;
+    if ((reason = resolve(session, requested, name)) != REASON_none)
+        return reason;
+    if (*port == 0)
+        *port = directory_free_port(session->tenant->directory, name);
+    if (*port == 0)
+        return REASON_bad_port;
+    if ((reason = check_right(session, name, *port, own)) != REASON_none)
+        return reason;
+    if (find_own(session, name, *port) != NULL)
+        return REASON_duplicate;
+    if (session->npublications >= LIMIT_ENDPOINTS)
+        return REASON_too_many_endpoints;
+    return !*own && !store_healthy() ? REASON_store_unavailable : REASON_none;
+}
+
+/* The decision stands at once; its row is written behind. */
+static enum reason publish(struct session *session, const char *requested, uint16_t *port)
+{
+    char name[NAME_SIZE];
+    bool own;
+    struct tenant *tenant = session->tenant;
+    enum reason reason = check(session, requested, port, name, &own);
+    if (reason != REASON_none)
+        return reason;
+    if (!own && directory_set_owner(tenant->directory, name, session->principal->id) != 0)
+        return REASON_out_of_memory;
+    struct publication *publication = directory_publish(tenant->directory, session, name, *port, requested);
+    if (publication == NULL)
+        return REASON_out_of_memory;
+    DL_APPEND2(session->publications, publication, of_prev, of_next);
+    session->npublications++;
+    keeper_saw_endpoint(tenant->id, session->principal->id, name, *port);
+    session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
+    return REASON_none;
+}
+
+/* A device that publishes nothing is of no use: closed after a while, it will try again. */
+static void arm_refused_timer(struct session *session)
+{
+    bool idle = session->npublications == 0 && session->nchannels == 0;
+    if (session->principal->kind == PRINCIPAL_DEVICE && idle)
+        session_set_timer(session, REFUSED_GRACE_MS);
+}
+
+static void on_publish(struct session *session, ssh_message message)
+{
+    const char *requested = ssh_message_global_request_address(message);
+    uint16_t asked = (uint16_t)ssh_message_global_request_port(message), port = asked;
+    char text[320];
+    requested = requested != NULL ? requested : "";
+    enum reason reason = publish(session, requested, &port);
+    if (reason == REASON_none) {
+        session_set_timer(session, 0);
+        ssh_message_global_request_reply_success(message, port);
+        return;
+    }
+    snprintf(text, sizeof(text), "%.300s:%u", requested, asked);
+    session_refuse(session, "publish", text, reason, NULL);
+    arm_refused_timer(session);
+    ssh_message_reply_default(message);
+}
+
+static void withdraw(struct session *session, struct publication *publication)
+{
+    session_log(session, LOG_LEVEL_INFO, "withdrew %s", publication->endpoint->key);
+    keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
+                        publication->endpoint->port);
+    DL_DELETE2(session->publications, publication, of_prev, of_next);
+    session->npublications--;
+    directory_withdraw(session->tenant->directory, publication);
+}
+
+static void on_cancel(struct session *session, ssh_message message)
+{
+    const char *requested = ssh_message_global_request_address(message);
+    uint16_t port = (uint16_t)ssh_message_global_request_port(message);
+    char name[NAME_SIZE], text[320];
+    struct publication *publication = NULL;
+    requested = requested != NULL ? requested : "";
+    if (resolve(session, requested, name) == REASON_none)
+        publication = find_own(session, name, port);
+    if (publication != NULL) {
+        withdraw(session, publication);
+        ssh_message_global_request_reply_success(message, 0);
+        return;
+    }
+    snprintf(text, sizeof(text), "%.300s:%u", requested, port);
+    session_refuse(session, "cancel", text, REASON_not_found, NULL);
+    ssh_message_reply_default(message);
+}
+
+void publish_on_global_request(ssh_session ssh, ssh_message message, void *arg)
+{
+    struct session *session = arg;
+    int type = ssh_message_subtype(message);
+    (void)ssh;
+    session_touch(session);
+    if (session->state != SESSION_UP)
+        ssh_message_reply_default(message);
+    else if (type == SSH_GLOBAL_REQUEST_TCPIP_FORWARD)
+        on_publish(session, message);
+    else if (type == SSH_GLOBAL_REQUEST_CANCEL_TCPIP_FORWARD)
+        on_cancel(session, message);
+    else if (type == SSH_GLOBAL_REQUEST_KEEPALIVE || type == SSH_GLOBAL_REQUEST_NO_MORE_SESSIONS)
+        ssh_message_global_request_reply_success(message, 0);
+    else
+        ssh_message_reply_default(message);
+}
+
+void publish_withdraw_all(struct session *session)
+{
+    while (session->publications != NULL)
+        withdraw(session, session->publications);
+}
+
+bool publish_still_allowed(const struct session *session)
+{
+    struct publication *publication;
+    bool own;
+    DL_FOREACH2(session->publications, publication, of_next)
+        if (session->principal->kind != PRINCIPAL_DEVICE ||
+            check_right(session, publication->endpoint->name, publication->endpoint->port, &own) !=
+                REASON_none)
+            return false;
+    return true;
+}
+
+struct publication *publish_find_loopback(const struct session *session, uint16_t port)
+{
+    struct publication *publication;
+    DL_FOREACH2(session->publications, publication, of_next)
+        if (publication->endpoint->port == port && name_is_loopback(publication->requested))
+            return publication;
+    return NULL;
+}

@@ -1,0 +1,21 @@
+#ifndef RELAYD_PUBLISH_H
+#define RELAYD_PUBLISH_H
+
+#include "relayd/session.h"
+
+/* tcpip-forward and its cancel (RFC 4254, 7.1). */
+
+/* libssh's global_request_function: answers every global request at once and in order, for that is
+ * all that matches replies to requests (D3). Runs inside libssh: no I/O. */
+void publish_on_global_request(ssh_session ssh, ssh_message message, void *session);
+
+/* Takes back all that the session publishes. */
+void publish_withdraw_all(struct session *session);
+
+/* True if all that the session publishes is still allowed by its rules and by who owns the names. */
+bool publish_still_allowed(const struct session *session);
+
+/* The session's own publication of a loopback spelling and port, for autossh's monitor (D19). */
+struct publication *publish_find_loopback(const struct session *session, uint16_t port);
+
+#endif

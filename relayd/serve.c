@@ -1,0 +1,202 @@
+#include "relayd/serve.h"
+
+#include "relayd/auth.h"
+#include "relayd/connect.h"
+#include "relayd/console.h"
+#include "relayd/publish.h"
+
+#include <utlist.h>
+
+#define READ_BUDGET 4     /* reads of 64 KiB from one session a pass */
+#define MESSAGE_BUDGET 64 /* messages of one session a pass */
+#define READ_FULL 65536u  /* what one read brings while more waits in the kernel */
+
+void (*serve_hand_over)(struct session *session);
+
+/* ---- Messages ---- */
+
+static void open_channel(struct session *session, ssh_message message)
+{
+    int type = ssh_message_subtype(message);
+    if (type == SSH_CHANNEL_DIRECT_TCPIP) {
+        connect_open(session, message); /* keeps it until the device has answered */
+        return;
+    }
+    if (type == SSH_CHANNEL_SESSION) {
+        console_open(session, message);
+    } else {
+        session_refuse(session, "channel", type == SSH_CHANNEL_X11 ? "x11" : "other type",
+                       REASON_not_supported, NULL);
+        session_send_notes(session);
+        ssh_message_reply_default(message);
+    }
+    session_touch(session);
+    ssh_message_free(message);
+}
+
+static void dispatch(struct session *session, ssh_message message)
+{
+    if (session->state == SESSION_UP && ssh_message_type(message) == SSH_REQUEST_CHANNEL_OPEN) {
+        open_channel(session, message);
+        return;
+    }
+    if (session->state == SESSION_LOGIN)
+        auth_message(session, message);
+    else if (ssh_message_type(message) == SSH_REQUEST_CHANNEL)
+        console_request(session, message);
+    else if (ssh_message_type(message) != SSH_REQUEST_AUTH) /* late ones are ignored (RFC 4252, 5.1) */
+        ssh_message_reply_default(message);
+    ssh_message_free(message);
+}
+
+/* ---- Reading ---- */
+
+static bool is_greedy(const struct session *session)
+{
+    return session->state == SESSION_LOGIN && session->socket.in_bytes > LIMIT_LOGIN_BYTES;
+}
+
+/* One step of reading: a queued message, or up to 64 KiB from the socket with their callbacks.
+ * Returns true if there may be more. */
+static bool read_step(struct session *session, unsigned *reads)
+{
+    uint64_t before = session->socket.in_bytes;
+    ssh_message message = ssh_message_get(session->ssh);
+    session_touch(session);
+    if (!sshio_alive(session->ssh) || session->state == SESSION_DEAD) {
+        ssh_message_free(message);
+        return false;
+    }
+    if (is_greedy(session))
+        session_close(session, REASON_too_many_attempts, NULL);
+    bool full = session->socket.in_bytes - before >= READ_FULL;
+    *reads += session->socket.in_bytes != before;
+    if (message == NULL)
+        return full;
+    dispatch(session, message);
+    return session->state != SESSION_DEAD && session->state != SESSION_HANDOVER;
+}
+
+static void read_some(struct session *session)
+{
+    unsigned reads = 0;
+    session->io_due = false;
+    for (unsigned messages = 0; messages < MESSAGE_BUDGET; messages++) {
+        if (reads >= READ_BUDGET)
+            break;
+        if (!read_step(session, &reads))
+            return;
+    }
+    session->io_due = true;
+    session_mark(session);
+}
+
+/* ---- One session ---- */
+
+static void on_timer_due(struct session *session)
+{
+    session->timer_due = false;
+    if (session->state == SESSION_LOGIN)
+        session_close(session, REASON_login_timeout, NULL);
+    else if (session->state == SESSION_UP && session->npublications == 0 && session->nchannels == 0)
+        session_close(session, REASON_nothing_published, NULL);
+}
+
+/* Each channel that is on the work list now, once: those that are blocked put themselves back. */
+static void serve_channels(struct session *session)
+{
+    for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state == SESSION_UP; n--) {
+        struct channel *channel = session->work;
+        session_unlist_work(channel);
+        chan_serve(channel);
+    }
+}
+
+static void serve_session(struct session *session)
+{
+    if (session->timer_due)
+        on_timer_due(session);
+    if (session->state == SESSION_DEAD || !sshio_alive(session->ssh)) {
+        session_touch(session);
+        return;
+    }
+    if (session->io_due)
+        read_some(session);
+    if (session->state == SESSION_HANDOVER)
+        return;
+    session_send_notes(session);
+    serve_channels(session);
+    session_touch(session);
+}
+
+/* ---- Teardown ---- */
+
+/* Order matters: first nobody may find it, then the opens that it waits for and the channels that
+ * others are joined to, then the session itself. */
+static void tear_down(struct session *session)
+{
+    struct channel *channel, *next;
+    if (session->tenant != NULL)
+        publish_withdraw_all(session);
+    connect_lose_opens(session);
+    DL_FOREACH_SAFE(session->channels, channel, next)
+        chan_lose(channel);
+    session_free(session);
+}
+
+/* Losing a channel may touch other sessions, and libssh may end those in turn: until none is left. */
+void serve_reap(struct loop *loop)
+{
+    while (loop->touched != NULL) {
+        struct session *session = loop->touched;
+        DL_DELETE2(loop->touched, session, touched_prev, touched_next);
+        session->in_touched = false;
+        if (session->state == SESSION_HANDOVER && sshio_alive(session->ssh)) {
+            session_detach(session);
+            serve_hand_over(session);
+            continue;
+        }
+        session_settle(session);
+        if (session->state == SESSION_DEAD)
+            tear_down(session);
+    }
+}
+
+/* ---- The pass ---- */
+
+bool serve_pass(struct loop *loop)
+{
+    struct session *marked = loop->dirty, *session;
+    unsigned n = 0;
+    DL_COUNT2(marked, session, n, dirty_next);
+    for (; n > 0 && loop->dirty != NULL; n--) {
+        session = loop->dirty;
+        DL_DELETE2(loop->dirty, session, dirty_prev, dirty_next);
+        session->in_dirty = false;
+        serve_session(session);
+    }
+    serve_reap(loop);
+    return loop->dirty != NULL;
+}
+
+void serve_accept(struct loop *loop, int fd, const char *address, uint16_t port)
+{
+    session_new(loop, fd, address, port, publish_on_global_request);
+}
+
+void serve_arrive(struct loop *loop, struct session *session)
+{
+    if (session_attach(session, loop) != 0)
+        session_close(session, REASON_out_of_memory, NULL);
+    auth_arrive(session);
+    session->io_due = true; /* what came behind the authentication may be in libssh already */
+    session_mark(session);
+    session_touch(session);
+}
+
+void serve_close_all(struct loop *loop, enum reason reason)
+{
+    struct session *session;
+    DL_FOREACH(loop->sessions, session)
+        session_close(session, reason, NULL);
+}

@@ -1,0 +1,286 @@
+#include "relayd/session.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <utlist.h>
+
+static atomic_uint_fast64_t last_id;
+static atomic_uint live;
+
+unsigned session_live(void)
+{
+    return atomic_load(&live);
+}
+
+static const char *const state_names[] = { "login", "hand-over", "up", "dead" };
+
+struct log_subject session_subject(const struct session *session)
+{
+    return (struct log_subject){
+        .tenant = session->tenant != NULL ? session->tenant->name : NULL,
+        .principal = session->principal != NULL ? session->principal->name : NULL,
+        .session = session->id,
+    };
+}
+
+void session_set_state(struct session *session, enum session_state state)
+{
+    assert(state > session->state);
+    session_log(session, LOG_LEVEL_DEBUG, "%s -> %s", state_names[session->state], state_names[state]);
+    session->state = state;
+}
+
+/* ---- What libevent calls: record and mark ---- */
+
+static void on_ready(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *session = arg;
+    (void)fd, (void)what;
+    session->io_due = true;
+    session_mark(session);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *session = arg;
+    (void)fd, (void)what;
+    session->timer_due = true;
+    session_mark(session);
+}
+
+/* ---- Life ---- */
+
+int session_attach(struct session *session, struct loop *loop)
+{
+    evutil_socket_t fd = ssh_get_fd(session->ssh);
+    session->loop = loop;
+    DL_APPEND(loop->sessions, session);
+    loop->nsessions++;
+    loop->nwaiting += session->tenant == NULL;
+    event_assign(&session->read_event, loop->base, fd, EV_READ | EV_PERSIST, on_ready, session);
+    event_assign(&session->write_event, loop->base, fd, EV_WRITE | EV_PERSIST, on_ready, session);
+    evtimer_assign(&session->timer, loop->base, on_timer, session);
+    return event_add(&session->read_event, NULL);
+}
+
+static void remove_events(struct session *session)
+{
+    event_del(&session->read_event);
+    event_del(&session->write_event);
+    event_del(&session->timer);
+}
+
+void session_detach(struct session *session)
+{
+    struct loop *loop = session->loop;
+    remove_events(session);
+    if (session->in_dirty)
+        DL_DELETE2(loop->dirty, session, dirty_prev, dirty_next);
+    if (session->in_touched)
+        DL_DELETE2(loop->touched, session, touched_prev, touched_next);
+    session->in_dirty = session->in_touched = false;
+    DL_DELETE(loop->sessions, session);
+    loop->nsessions--;
+    loop->nwaiting -= session->tenant == NULL;
+    session->loop = NULL;
+}
+
+struct session *session_new(struct loop *loop, int fd, const char *address, uint16_t port,
+                            session_global_request *on_global_request)
+{
+    struct session *session = calloc(1, sizeof(*session));
+    if (session == NULL) {
+        evutil_closesocket(fd);
+        return NULL;
+    }
+    session->mail.kind = MAIL_SESSION;
+    session->id = atomic_fetch_add(&last_id, 1) + 1;
+    session->since = time(NULL);
+    snprintf(session->address, sizeof(session->address), "%s", address);
+    session->port = port;
+    session->ssh = sshio_accept(loop->bind, fd, &session->socket, &session->raw, loop->config->rekey_limit);
+    if (session->ssh == NULL) {
+        free(session);
+        return NULL;
+    }
+    atomic_fetch_add(&live, 1);
+    session->callbacks.userdata = session;
+    session->callbacks.global_request_function = on_global_request;
+    ssh_callbacks_init(&session->callbacks);
+    ssh_set_callbacks(session->ssh, &session->callbacks);
+    if (session_attach(session, loop) != 0)
+        session_close(session, REASON_out_of_memory, NULL);
+    session_set_timer(session, loop->config->login_grace);
+    ssh_handle_key_exchange(session->ssh); /* sends our banner; the rest comes with the peer's */
+    session_touch(session);
+    return session;
+}
+
+void session_enter(struct session *session, struct tenant *tenant, struct principal *principal)
+{
+    session->loop->nwaiting--;
+    session->tenant = tenant;
+    session->principal = principal;
+    DL_APPEND2(tenant->sessions, session, tenant_prev, tenant_next);
+    session_set_state(session, SESSION_UP);
+}
+
+void session_close(struct session *session, enum reason reason, const char *detail)
+{
+    if (session->state == SESSION_DEAD)
+        return;
+    session_set_state(session, SESSION_DEAD);
+    session->end_reason = reason;
+    snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
+    session_touch(session);
+}
+
+void session_free(struct session *session)
+{
+    struct note *note, *next;
+    assert(session->channels == NULL && session->publications == NULL);
+    session_log(session, LOG_LEVEL_INFO, "closed: %s%s%s", reason_sentence(session->end_reason),
+                session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
+    if (session->end_reason != REASON_peer_left)
+        sshio_disconnect(session->ssh, reason_sentence(session->end_reason));
+    session_detach(session);
+    if (session->tenant != NULL) {
+        DL_DELETE2(session->tenant->sessions, session, tenant_prev, tenant_next);
+        principal_release(session->tenant, session->principal);
+    }
+    DL_FOREACH_SAFE(session->notes, note, next)
+        free(note);
+    ssh_free(session->ssh);
+    free(session->key_blob);
+    free(session);
+    atomic_fetch_sub(&live, 1);
+}
+
+/* ---- Scheduling ---- */
+
+void session_mark(struct session *session)
+{
+    if (session->in_dirty)
+        return;
+    session->in_dirty = true;
+    DL_APPEND2(session->loop->dirty, session, dirty_prev, dirty_next);
+}
+
+void session_touch(struct session *session)
+{
+    if (session->in_touched)
+        return;
+    session->in_touched = true;
+    DL_APPEND2(session->loop->touched, session, touched_prev, touched_next);
+}
+
+/* libssh closes the descriptor by itself, and its number is reused at once: the events must go in
+ * the same pass. */
+void session_settle(struct session *session)
+{
+    if (!sshio_alive(session->ssh)) {
+        /* libssh closes the descriptor when the peer goes, and leaves it open when it breaks the protocol. */
+        const char *farewell = ssh_get_disconnect_message(session->ssh);
+        bool left = farewell != NULL || ssh_get_fd(session->ssh) < 0;
+        session_close(session, left ? REASON_peer_left : REASON_protocol_error,
+                      farewell != NULL ? farewell : ssh_get_error(session->ssh));
+    }
+    if (session->state == SESSION_DEAD) {
+        remove_events(session);
+        return;
+    }
+    bool armed = event_pending(&session->write_event, EV_WRITE, NULL) != 0;
+    bool wanted = sshio_write_pending(session->ssh);
+    if (wanted && !armed)
+        event_add(&session->write_event, NULL);
+    else if (!wanted && armed)
+        event_del(&session->write_event);
+}
+
+void session_set_timer(struct session *session, unsigned ms)
+{
+    struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
+    session->timer_due = false;
+    if (ms > 0)
+        evtimer_add(&session->timer, &delay);
+    else
+        evtimer_del(&session->timer);
+}
+
+/* While a rekey that we began waits for the peer, libssh takes whatever is written and keeps it
+ * where no limit sees it. A write that sent no packet shows it; any later packet ends it. */
+void session_park(struct session *session)
+{
+    session->parked_at = session->raw.out_packets + 1;
+}
+
+bool session_may_write(struct session *session)
+{
+    if (session->state == SESSION_DEAD || !sshio_alive(session->ssh) || sshio_write_pending(session->ssh))
+        return false;
+    if (session->parked_at == session->raw.out_packets + 1)
+        return false;
+    session->parked_at = 0;
+    return true;
+}
+
+void session_list_work(struct channel *channel)
+{
+    struct session *session = channel->session;
+    channel->in_work = true;
+    DL_APPEND2(session->work, channel, work_prev, work_next);
+    session->nwork++;
+}
+
+void session_unlist_work(struct channel *channel)
+{
+    struct session *session = channel->session;
+    channel->in_work = false;
+    DL_DELETE2(session->work, channel, work_prev, work_next);
+    session->nwork--;
+}
+
+/* ---- Refusals ---- */
+
+static void add_note(struct session *session, const char *text)
+{
+    if (session->nnotes >= LIMIT_NOTES)
+        return;
+    size_t len = strlen(text) + 1;
+    struct note *note = malloc(sizeof(*note) + len);
+    if (note == NULL)
+        return;
+    memcpy(note->text, text, len);
+    DL_APPEND(session->notes, note);
+    session->nnotes++;
+    session_mark(session);
+}
+
+void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
+                    const char *detail)
+{
+    char text[640], plain[300];
+    log_escape(asked, plain, sizeof(plain));
+    snprintf(text, sizeof(text), "refused %s \"%s\": %s: %s", what, plain, reason_code(reason),
+             reason_sentence(reason));
+    session_log(session, LOG_LEVEL_WARN, "%s%s%s%s", text, detail != NULL ? " (" : "",
+                detail != NULL ? detail : "", detail != NULL ? ")" : "");
+    if (session->state == SESSION_UP)
+        add_note(session, text);
+}
+
+void session_send_notes(struct session *session)
+{
+    while (session->notes != NULL && session->state == SESSION_UP && sshio_alive(session->ssh)) {
+        struct note *note = session->notes;
+        DL_DELETE(session->notes, note);
+        session->nnotes--;
+        ssh_send_debug(session->ssh, note->text, 1);
+        session_touch(session);
+        free(note);
+    }
+}

@@ -1,0 +1,132 @@
+#ifndef RELAYD_SESSION_H
+#define RELAYD_SESSION_H
+
+#include "relayd/channel.h"
+#include "relayd/limits.h"
+#include "relayd/log.h"
+#include "relayd/loop.h"
+#include "relayd/mailbox.h"
+#include "relayd/reason.h"
+#include "relayd/sshio.h"
+#include "relayd/tenant.h"
+
+#include <event2/event_struct.h>
+
+/* One SSH connection. It belongs to one worker at a time: to any while it logs in, then, handed
+ * over once, to its tenant's. */
+enum session_state {
+    SESSION_LOGIN,    /* key exchange and authentication */
+    SESSION_HANDOVER, /* authenticated, on its way to the tenant's worker */
+    SESSION_UP,
+    SESSION_DEAD, /* to be torn down at the end of the pass */
+};
+
+/* A refusal on its way to the peer as a debug message. */
+struct note {
+    struct note *prev, *next;
+    char text[];
+};
+
+struct session {
+    struct mail mail; /* first: MAIL_SESSION */
+    uint64_t id;
+    struct loop *loop;
+    ssh_session ssh;
+    enum session_state state;
+    bool io_due;    /* recorded by events: the socket is ready */
+    bool timer_due; /* recorded by events: the timer has fired */
+
+    char address[64];
+    uint16_t port;
+    time_t since;
+    unsigned attempts;
+
+    /* Who it is; found out at login, and again on the tenant's worker. */
+    char *key_blob; /* owned */
+    char fingerprint[64];
+    int64_t tenant_id, key_id;
+    struct tenant *tenant;       /* NULL until SESSION_UP */
+    struct principal *principal; /* NULL until SESSION_UP */
+
+    struct channel *channels, *work;
+    unsigned nchannels, nwork;
+    struct connect *opens; /* its opens that wait for a device */
+    unsigned nopens;
+    struct publication *publications;
+    unsigned npublications;
+    struct note *notes; /* newest last */
+    unsigned nnotes;
+
+    enum reason end_reason;
+    char end_detail[200];
+
+    uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
+    struct ssh_counter_struct raw, socket;
+    struct ssh_callbacks_struct callbacks;
+    struct event read_event, write_event, timer;
+    bool in_dirty, in_touched;
+    struct session *prev, *next;                 /* of the loop */
+    struct session *dirty_prev, *dirty_next;     /* of loop->dirty */
+    struct session *touched_prev, *touched_next; /* of loop->touched */
+    struct session *tenant_prev, *tenant_next;   /* of the tenant */
+};
+
+typedef void session_global_request(ssh_session ssh, ssh_message message, void *session);
+
+/* Starts a session on an accepted socket, which it owns from now on. NULL on error. */
+struct session *session_new(struct loop *loop, int fd, const char *address, uint16_t port,
+                            session_global_request *on_global_request);
+
+/* Frees a dead session that nothing points to any more. */
+void session_free(struct session *session);
+
+/* Takes its events out of the loop that it leaves, puts them into the one that it enters. */
+void session_detach(struct session *session);
+int session_attach(struct session *session, struct loop *loop);
+
+/* The legal steps are forward. SESSION_DEAD goes through session_close(). */
+void session_set_state(struct session *session, enum session_state state);
+
+/* Sessions of the whole process. Any thread. */
+unsigned session_live(void);
+
+/* Moves it to the tenant and the principal that it turned out to be. */
+void session_enter(struct session *session, struct tenant *tenant, struct principal *principal);
+
+/* To be served in the next pass. */
+void session_mark(struct session *session);
+
+/* libssh was called for it: at the end of the pass its events are brought in line. */
+void session_touch(struct session *session);
+void session_settle(struct session *session);
+
+/* Ends it, from any state and any place: it is torn down at the end of the pass. detail may be
+ * NULL; it may come from the peer. */
+void session_close(struct session *session, enum reason reason, const char *detail);
+
+/* Fires once; 0 ms takes it back. */
+void session_set_timer(struct session *session, unsigned ms);
+
+/* False while the socket is full or a rekey parks what is written. */
+bool session_may_write(struct session *session);
+void session_park(struct session *session);
+
+void session_list_work(struct channel *channel);
+void session_unlist_work(struct channel *channel);
+
+/* Logs a refusal and keeps it as a note for the peer. what: "publish", "connect", ...; asked and
+ * detail (may be NULL; for the log alone) may come from the peer. */
+void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
+                    const char *detail);
+
+/* Sends the notes. Top of the stack only. */
+void session_send_notes(struct session *session);
+
+struct log_subject session_subject(const struct session *session);
+#define session_log(session, level, ...)                                                                     \
+    do {                                                                                                     \
+        struct log_subject subject_ = session_subject(session);                                              \
+        log_write(level, &subject_, __VA_ARGS__);                                                            \
+    } while (0)
+
+#endif

@@ -1,0 +1,194 @@
+#include "relayd/tenant.h"
+
+#include "relayd/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static int load_devices(struct loop *loop, struct tenant *tenant)
+{
+    int rc;
+    struct query *query = store_query(loop->store, SQL_get_devices, "i", tenant->id);
+    while ((rc = query_next(query)) > 0) {
+        if (directory_set_device(tenant->directory, query_int(query, 0), query_text(query, 1)) != 0) {
+            rc = -1;
+            break;
+        }
+    }
+    query_end(query);
+    return rc;
+}
+
+/* Rows at or under a device's own name are history, not ownership. */
+static int load_owners(struct loop *loop, struct tenant *tenant)
+{
+    int rc;
+    bool own;
+    struct query *query = store_query(loop->store, SQL_get_owners, "i", tenant->id);
+    while ((rc = query_next(query)) > 0) {
+        const char *name = query_text(query, 0);
+        directory_owner(tenant->directory, name, &own);
+        if (!own && directory_set_owner(tenant->directory, name, query_int(query, 1)) != 0) {
+            rc = -1;
+            break;
+        }
+    }
+    query_end(query);
+    return rc;
+}
+
+struct tenant *tenant_find(const struct loop *loop, int64_t id)
+{
+    struct tenant *tenant;
+    HASH_FIND(hh, loop->tenants, &id, sizeof(id), tenant);
+    return tenant;
+}
+
+struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
+{
+    struct tenant *tenant = tenant_find(loop, id);
+    if (tenant != NULL)
+        return tenant;
+    tenant = calloc(1, sizeof(*tenant));
+    if (tenant == NULL)
+        return NULL;
+    tenant->id = id;
+    tenant->name = strdup(name);
+    tenant->directory = directory_new();
+    if (tenant->name == NULL || tenant->directory == NULL || load_devices(loop, tenant) != 0 ||
+        load_owners(loop, tenant) != 0)
+        goto fail;
+    HASH_ADD(hh, loop->tenants, id, sizeof(tenant->id), tenant);
+    if (tenant->hh.tbl != NULL)
+        return tenant;
+fail:
+    directory_free(tenant->directory);
+    free(tenant->name);
+    free(tenant);
+    return NULL;
+}
+
+void tenant_free(struct loop *loop, struct tenant *tenant)
+{
+    HASH_DEL(loop->tenants, tenant);
+    directory_free(tenant->directory);
+    free(tenant->name);
+    free(tenant);
+}
+
+/* What the registry says of a principal. 1: read into *fresh; 0: no such; -1: error. */
+static int read_principal(struct loop *loop, const struct tenant *tenant, int64_t id, struct principal *fresh)
+{
+    struct query *query = store_query(loop->store, SQL_get_principal, "ii", tenant->id, id);
+    int rc = query_next(query);
+    if (rc > 0) {
+        fresh->id = id;
+        fresh->kind = strcmp(query_text(query, 0), "device") == 0 ? PRINCIPAL_DEVICE : PRINCIPAL_CLIENT;
+        fresh->name = strdup(query_text(query, 1));
+        fresh->expires = query_int(query, 2);
+        if (fresh->name == NULL)
+            rc = -1;
+    }
+    query_end(query);
+    if (rc <= 0)
+        return rc;
+    query = store_query(loop->store, SQL_get_rules, "i", id);
+    while ((rc = query_next(query)) > 0) {
+        /* A rule that no longer parses grants nothing. */
+        rules_add(&fresh->rules, query_text(query, 0));
+    }
+    query_end(query);
+    return rc < 0 ? -1 : 1;
+}
+
+static bool has_expired(const struct principal *principal)
+{
+    return principal->expires != 0 && principal->expires <= time(NULL);
+}
+
+static void clear(struct principal *principal)
+{
+    free(principal->name);
+    rules_clear(&principal->rules);
+}
+
+struct principal *principal_find(const struct tenant *tenant, int64_t id)
+{
+    struct principal *principal;
+    HASH_FIND(hh, tenant->principals, &id, sizeof(id), principal);
+    return principal;
+}
+
+struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id)
+{
+    struct principal *principal = principal_find(tenant, id);
+    if (principal == NULL) {
+        principal = calloc(1, sizeof(*principal));
+        if (principal == NULL)
+            return NULL;
+        if (read_principal(loop, tenant, id, principal) <= 0)
+            goto fail;
+        HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
+        if (principal->hh.tbl == NULL)
+            goto fail;
+    }
+    principal->nsessions++;
+    if (!has_expired(principal))
+        return principal;
+    principal_release(tenant, principal);
+    return NULL;
+fail:
+    clear(principal);
+    free(principal);
+    return NULL;
+}
+
+void principal_release(struct tenant *tenant, struct principal *principal)
+{
+    if (--principal->nsessions > 0)
+        return;
+    HASH_DEL(tenant->principals, principal);
+    clear(principal);
+    free(principal);
+}
+
+int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal)
+{
+    struct principal fresh = { 0 };
+    int rc = read_principal(loop, tenant, principal->id, &fresh);
+    if (rc > 0 && has_expired(&fresh))
+        rc = 0;
+    if (rc <= 0) {
+        clear(&fresh);
+        return rc;
+    }
+    clear(principal);
+    principal->kind = fresh.kind;
+    principal->name = fresh.name;
+    principal->expires = fresh.expires;
+    principal->rules = fresh.rules;
+    return 1;
+}
+
+int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id)
+{
+    struct query *query = store_query(loop->store, SQL_get_principal, "ii", tenant->id, principal_id);
+    int rc = query_next(query);
+    if (rc >= 0) {
+        bool device = rc > 0 && strcmp(query_text(query, 0), "device") == 0;
+        rc = directory_set_device(tenant->directory, principal_id, device ? query_text(query, 1) : NULL);
+    }
+    query_end(query);
+    return rc;
+}
+
+int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *name)
+{
+    bool own;
+    int64_t owner = store_value(loop->store, SQL_get_owner, "it", tenant->id, name);
+    if (owner < 0)
+        return -1;
+    directory_owner(tenant->directory, name, &own);
+    return own ? 0 : directory_set_owner(tenant->directory, name, owner);
+}

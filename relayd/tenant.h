@@ -1,0 +1,61 @@
+#ifndef RELAYD_TENANT_H
+#define RELAYD_TENANT_H
+
+#include "relayd/directory.h"
+#include "relayd/hash.h"
+#include "relayd/loop.h"
+#include "relayd/policy.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct connect;
+
+/* What a tenant's worker keeps of the tenant and of its principals while they have sessions. */
+enum principal_kind { PRINCIPAL_DEVICE, PRINCIPAL_CLIENT };
+
+struct principal {
+    int64_t id;
+    enum principal_kind kind;
+    char *name;      /* owned */
+    int64_t expires; /* UNIX seconds; 0: never */
+    struct rules rules;
+    unsigned nsessions; /* it is freed with the last */
+    UT_hash_handle hh;
+};
+
+struct tenant {
+    int64_t id;
+    char *name; /* owned */
+    struct directory *directory;
+    struct principal *principals; /* hash by id */
+    struct session *sessions;
+    struct connect *connects; /* opening and bridged */
+    unsigned nbridges;
+    UT_hash_handle hh;
+};
+
+/* The tenant, with its directory read from the registry at the first call. NULL on error. */
+struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name);
+
+/* The tenant if it is loaded, else NULL. */
+struct tenant *tenant_find(const struct loop *loop, int64_t id);
+
+void tenant_free(struct loop *loop, struct tenant *tenant);
+
+/* The principal, read from the registry if it has no session yet. NULL if it is not there, has
+ * expired, or on error. Give it back with principal_release(). */
+struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id);
+void principal_release(struct tenant *tenant, struct principal *principal);
+
+/* Reads a principal that is loaded again after a change. 1: done; 0: it is no more (removed or
+ * expired); -1: the registry cannot be read. */
+int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal);
+
+struct principal *principal_find(const struct tenant *tenant, int64_t id);
+
+/* Reads the device of that id, or the owner of that name, into the directory again. -1 on error. */
+int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id);
+int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *name);
+
+#endif

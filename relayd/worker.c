@@ -1,0 +1,339 @@
+#include "relayd/worker.h"
+
+#include "relayd/limits.h"
+#include "relayd/serve.h"
+#include "relayd/store.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAIL_BUDGET 64 /* mails a pass */
+#define STOP_TICK_MS 20
+
+/* An accepted socket on its way. */
+struct connection {
+    struct mail mail; /* first */
+    int fd;
+    char address[INET6_ADDRSTRLEN];
+    uint16_t port;
+};
+
+struct worker {
+    pthread_t thread;
+    bool running; /* the thread was started */
+    bool stopping;
+    struct loop loop;
+    struct event *mail_event;
+    struct event *stop_tick;
+    unsigned ticks_left; /* of drain-timeout */
+};
+
+static struct worker *workers;
+static unsigned nworkers;
+static void (*answer_request)(struct request *request);
+static atomic_uint next_worker; /* for new connections */
+static atomic_uint posted;      /* connections on their way */
+
+/* ---- Sending ---- */
+
+static struct worker *worker_of_tenant(int64_t tenant_id)
+{
+    return &workers[(uint64_t)tenant_id % nworkers];
+}
+
+static void post_session(struct session *session)
+{
+    mailbox_post_always(worker_of_tenant(session->tenant_id)->loop.mailbox, &session->mail);
+}
+
+void worker_route(struct request *request)
+{
+    struct worker *worker = NULL;
+    if (request->failure.reason == REASON_none && request->command->steps->live != NULL) {
+        if (request->command->steps->scope == SCOPE_TENANT && request->next_worker == 0)
+            worker = worker_of_tenant(request->tenant_id);
+        else if (request->command->steps->scope == SCOPE_ALL && request->next_worker < nworkers)
+            worker = &workers[request->next_worker];
+    }
+    if (worker != NULL)
+        mailbox_post_always(worker->loop.mailbox, &request->mail);
+    else
+        answer_request(request);
+}
+
+/* The address as people write it, an IPv4 one without ::ffff: */
+static void format_address(const struct sockaddr *address, struct connection *connection)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
+    size_t size = sizeof(connection->address);
+    if (address->sa_family == AF_INET) {
+        inet_ntop(AF_INET, &v4->sin_addr, connection->address, (socklen_t)size);
+        connection->port = ntohs(v4->sin_port);
+        return;
+    }
+    connection->port = ntohs(v6->sin6_port);
+    if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
+        inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], connection->address, (socklen_t)size);
+    else
+        inet_ntop(AF_INET6, &v6->sin6_addr, connection->address, (socklen_t)size);
+}
+
+/* Finds silent peers: keepalive probes an idle connection, TCP_USER_TIMEOUT bounds unacknowledged
+ * data. Failing to set one is no reason to refuse the peer. */
+static void set_socket_options(int fd, unsigned dead_ms)
+{
+    int on = 1, timeout = (int)dead_ms;
+    int idle = timeout / 3000 > 0 ? timeout / 3000 : 1, interval = idle / 2 > 0 ? idle / 2 : 1, count = 4;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+}
+
+void worker_accept(int fd, const struct sockaddr *address)
+{
+    struct connection *connection = calloc(1, sizeof(*connection));
+    struct worker *worker = &workers[atomic_fetch_add(&next_worker, 1) % nworkers];
+    if (connection == NULL)
+        goto fail;
+    connection->mail.kind = MAIL_CONNECTION;
+    connection->fd = fd;
+    format_address(address, connection);
+    set_socket_options(fd, worker->loop.config->dead_peer_timeout);
+    atomic_fetch_add(&posted, 1);
+    if (mailbox_post(worker->loop.mailbox, &connection->mail) == 0)
+        return;
+    atomic_fetch_sub(&posted, 1);
+fail:
+    free(connection);
+    close(fd);
+}
+
+unsigned worker_connections(void)
+{
+    return atomic_load(&posted) + session_live();
+}
+
+/* ---- Receiving ---- */
+
+static void receive_connection(struct worker *worker, struct connection *connection)
+{
+    if (worker->stopping)
+        close(connection->fd);
+    else
+        serve_accept(&worker->loop, connection->fd, connection->address, connection->port);
+    atomic_fetch_sub(&posted, 1);
+    free(connection);
+}
+
+static void receive_request(struct worker *worker, struct request *request)
+{
+    request->command->steps->live(&worker->loop, request);
+    request->next_worker++;
+    worker_route(request);
+}
+
+static unsigned count_bridges(const struct loop *loop)
+{
+    unsigned n = 0;
+    const struct tenant *tenant, *next;
+    HASH_ITER(hh, loop->tenants, tenant, next)
+        n += tenant->nbridges;
+    return n;
+}
+
+/* While relayd stops: sessions go when no bridge is left or the time for them is up. */
+static void on_stop_tick(evutil_socket_t fd, short what, void *arg)
+{
+    struct worker *worker = arg;
+    (void)fd, (void)what;
+    worker->ticks_left -= worker->ticks_left > 0;
+    if (worker->ticks_left == 0 || count_bridges(&worker->loop) == 0)
+        serve_close_all(&worker->loop, REASON_shutdown);
+}
+
+static void begin_stop(struct worker *worker)
+{
+    struct timeval tick = { .tv_usec = STOP_TICK_MS * 1000 };
+    worker->stopping = worker->loop.draining = true;
+    worker->ticks_left = worker->loop.config->drain_timeout / STOP_TICK_MS;
+    event_add(worker->stop_tick, &tick);
+}
+
+static void receive(struct worker *worker, struct mail *mail)
+{
+    switch (mail->kind) {
+    case MAIL_CONNECTION:
+        receive_connection(worker, (struct connection *)mail);
+        break;
+    case MAIL_SESSION:
+        serve_arrive(&worker->loop, (struct session *)mail);
+        break;
+    case MAIL_REQUEST:
+        receive_request(worker, (struct request *)mail);
+        break;
+    case MAIL_STOP:
+        free(mail);
+        begin_stop(worker);
+        break;
+    case MAIL_SEEN:
+        break; /* for the keeper alone */
+    }
+}
+
+static void receive_mail(struct worker *worker)
+{
+    struct mail *mail = mailbox_take(worker->loop.mailbox, MAIL_BUDGET);
+    while (mail != NULL) {
+        struct mail *next = mail->next;
+        receive(worker, mail);
+        mail = next;
+    }
+}
+
+/* ---- The thread ---- */
+
+/* The mailbox is emptied at the top of the stack; its event only ends the sleep. */
+static void on_mail(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what, (void)arg;
+}
+
+/* A session may be on its way from any worker to any other: all end when none is left at all. */
+static bool is_done(const struct worker *worker)
+{
+    return worker->stopping && session_live() == 0;
+}
+
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    bool busy = false;
+    do {
+        event_base_loop(worker->loop.base, EVLOOP_ONCE | (busy ? EVLOOP_NONBLOCK : 0));
+        receive_mail(worker);
+        busy = serve_pass(&worker->loop);
+    } while (!is_done(worker));
+    return NULL;
+}
+
+/* ---- Starting and stopping ---- */
+
+static int init_loop(struct worker *worker, const struct relay *relay, struct failure *failure)
+{
+    char path[512];
+    struct loop *loop = &worker->loop;
+    loop->index = (unsigned)(worker - workers);
+    loop->relay = relay;
+    loop->config = &relay->config;
+    snprintf(path, sizeof(path), "%s/relayd.db", relay->config.state_dir.text);
+    if ((loop->store = store_open(path, STORE_READ, failure)) == NULL ||
+        (loop->bind = sshio_bind_new(relay->host_key.path, failure)) == NULL)
+        return -1;
+    loop->base = event_base_new();
+    loop->mailbox = mailbox_new(LIMIT_CONNECTIONS_WAITING);
+    if (loop->base == NULL || loop->mailbox == NULL)
+        goto fail;
+    worker->mail_event = event_new(loop->base, mailbox_fd(loop->mailbox), EV_READ | EV_PERSIST, on_mail,
+                                   NULL);
+    worker->stop_tick = event_new(loop->base, -1, EV_PERSIST, on_stop_tick, worker);
+    if (worker->mail_event != NULL && worker->stop_tick != NULL && event_add(worker->mail_event, NULL) == 0)
+        return 0;
+fail:
+    return fail(failure, REASON_out_of_memory, "cannot set up a worker: %s",
+                reason_sentence(REASON_out_of_memory));
+}
+
+/* What came too late for the thread to take. */
+static void drop_mail(struct mail *mail)
+{
+    while (mail != NULL) {
+        struct mail *next = mail->next;
+        if (mail->kind == MAIL_REQUEST) {
+            request_free((struct request *)mail);
+        } else {
+            if (mail->kind == MAIL_CONNECTION)
+                close(((struct connection *)mail)->fd);
+            free(mail);
+        }
+        mail = next;
+    }
+}
+
+static void free_worker(struct worker *worker)
+{
+    struct loop *loop = &worker->loop;
+    struct tenant *tenant, *next;
+    if (loop->mailbox != NULL)
+        drop_mail(mailbox_take(loop->mailbox, SIZE_MAX));
+    HASH_ITER(hh, loop->tenants, tenant, next)
+        tenant_free(loop, tenant);
+    if (worker->mail_event != NULL)
+        event_free(worker->mail_event);
+    if (worker->stop_tick != NULL)
+        event_free(worker->stop_tick);
+    if (loop->base != NULL)
+        event_base_free(loop->base);
+    mailbox_free(loop->mailbox);
+    ssh_bind_free(loop->bind);
+    store_close(loop->store);
+}
+
+int worker_start_all(const struct relay *relay, void (*answer)(struct request *request),
+                     struct failure *failure)
+{
+    answer_request = answer;
+    serve_hand_over = post_session;
+    nworkers = relay->nworkers;
+    workers = calloc(nworkers, sizeof(*workers));
+    if (workers == NULL)
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    for (unsigned i = 0; i < nworkers; i++)
+        if (init_loop(&workers[i], relay, failure) != 0)
+            goto fail;
+    for (unsigned i = 0; i < nworkers; i++) {
+        if (pthread_create(&workers[i].thread, NULL, run, &workers[i]) != 0) {
+            fail(failure, REASON_out_of_memory, "cannot start a thread");
+            goto fail;
+        }
+        workers[i].running = true;
+    }
+    return 0;
+fail:
+    worker_stop_all();
+    worker_free_all();
+    return -1;
+}
+
+void worker_stop_all(void)
+{
+    for (unsigned i = 0; i < nworkers; i++) {
+        struct mail *stop = workers[i].running ? calloc(1, sizeof(*stop)) : NULL;
+        if (stop == NULL)
+            continue;
+        stop->kind = MAIL_STOP;
+        mailbox_post_always(workers[i].loop.mailbox, stop);
+    }
+    for (unsigned i = 0; i < nworkers; i++)
+        if (workers[i].running)
+            pthread_join(workers[i].thread, NULL);
+}
+
+void worker_free_all(void)
+{
+    for (unsigned i = 0; i < nworkers; i++)
+        free_worker(&workers[i]);
+    free(workers);
+    workers = NULL;
+    nworkers = 0;
+}

@@ -1,0 +1,30 @@
+#ifndef RELAYD_WORKER_H
+#define RELAYD_WORKER_H
+
+#include "relayd/command.h"
+#include "relayd/loop.h"
+
+#include <sys/socket.h>
+
+/* The worker threads. A tenant lives on one of them; any of them takes new connections. */
+
+/* Starts relay->nworkers threads. `answer` is called on some worker's or the keeper's thread with
+ * each request that has come to its end and takes it over. -1 with a reason. */
+int worker_start_all(const struct relay *relay, void (*answer)(struct request *request),
+                     struct failure *failure);
+
+/* Gives an accepted socket to a worker; it is closed if that one has no room. Any thread. */
+void worker_accept(int fd, const struct sockaddr *address);
+
+/* Sends a request on to its next worker, or to its answer. Any thread; takes it over. */
+void worker_route(struct request *request);
+
+/* Ends the threads: no new sessions or opens, `drain-timeout` for open bridges, then all is closed.
+ * Requests may still be routed afterwards; they are dropped by worker_free_all(). */
+void worker_stop_all(void);
+void worker_free_all(void);
+
+/* How many sockets the workers hold, or are about to. Any thread. */
+unsigned worker_connections(void);
+
+#endif

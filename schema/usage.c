@@ -1,0 +1,196 @@
+#include "schema/usage.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define VALUE_MAX 16384 /* bytes of one argument; the longest public key has 12,000 */
+
+static void copy_name(char name[24], const char *word, size_t len)
+{
+    assert(len > 0 && len < 24);
+    for (size_t i = 0; i < len; i++)
+        name[i] = (char)tolower((unsigned char)word[i]);
+    name[len] = '\0';
+}
+
+void usage_parse(const char *line, struct usage *usage)
+{
+    memset(usage, 0, sizeof(*usage));
+    while (*line != '\0') {
+        assert(usage->n < USAGE_MAX);
+        struct usage_arg *arg = &usage->arg[usage->n++];
+        arg->required = *line != '[';
+        line += arg->required ? 0 : 1;
+        arg->option = strncmp(line, "--", 2) == 0;
+        line += arg->option ? 2 : 0;
+        size_t len = strcspn(line, " .]");
+        copy_name(arg->name, line, len);
+        line += len;
+        if (arg->option)
+            line += 1 + strcspn(line + 1, "]");
+        if (!arg->required) {
+            assert(*line == ']');
+            line++;
+        }
+        arg->repeated = strncmp(line, "...", 3) == 0;
+        line += arg->repeated ? 3 : 0;
+        line += strspn(line, " ");
+    }
+}
+
+static const struct usage_arg *find_option(const struct usage *usage, const char *name)
+{
+    for (size_t i = 0; i < usage->n; i++)
+        if (usage->arg[i].option && strcmp(usage->arg[i].name, name) == 0)
+            return &usage->arg[i];
+    return NULL;
+}
+
+static json_t *join_words(int argc, char *const argv[])
+{
+    char text[VALUE_MAX + 1];
+    size_t used = 0;
+    for (int i = 0; i < argc; i++) {
+        int n = snprintf(text + used, sizeof(text) - used, "%s%s", i ? " " : "", argv[i]);
+        if (n < 0 || (size_t)n >= sizeof(text) - used)
+            return NULL;
+        used += (size_t)n;
+    }
+    return json_string(text);
+}
+
+/* Takes the option at argv[0]. Returns the number of words used, 0 on error. */
+static int take_option(const struct usage *usage, int argc, char *const argv[], json_t *args, char *error,
+                       size_t size)
+{
+    const struct usage_arg *option = find_option(usage, argv[0] + 2);
+    if (option == NULL) {
+        snprintf(error, size, "unknown option %s", argv[0]);
+        return 0;
+    }
+    if (argc < 2) {
+        snprintf(error, size, "option %s needs a value", argv[0]);
+        return 0;
+    }
+    json_t *value = json_string(argv[1]);
+    if (value == NULL) {
+        snprintf(error, size, "the value of %s is not UTF-8 text", argv[0]);
+        return 0;
+    }
+    if (!option->repeated) {
+        json_object_set_new(args, option->name, value);
+    } else {
+        if (json_object_get(args, option->name) == NULL)
+            json_object_set_new(args, option->name, json_array());
+        json_array_append_new(json_object_get(args, option->name), value);
+    }
+    return 2;
+}
+
+/* Gives the positional words their names. */
+static int take_words(const struct usage *usage, int argc, char *const argv[], json_t *args, char *error,
+                      size_t size)
+{
+    int used = 0;
+    for (size_t i = 0; i < usage->n; i++) {
+        const struct usage_arg *arg = &usage->arg[i];
+        if (arg->option)
+            continue;
+        if (used == argc) {
+            if (!arg->required)
+                continue;
+            snprintf(error, size, "%s is missing", arg->name);
+            return -1;
+        }
+        int words = arg->repeated ? argc - used : 1;
+        json_t *value = join_words(words, argv + used);
+        if (value == NULL) {
+            snprintf(error, size, "%s is too long or not UTF-8 text", arg->name);
+            return -1;
+        }
+        json_object_set_new(args, arg->name, value);
+        used += words;
+    }
+    if (used < argc) {
+        snprintf(error, size, "there is no use for \"%s\" here", argv[used]);
+        return -1;
+    }
+    return 0;
+}
+
+json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[], char *error, size_t size)
+{
+    char *words[256];
+    int count = 0;
+    json_t *args = json_object();
+    for (int i = 0; i < argc;) {
+        /* "-" alone is a word: standard input */
+        if (strncmp(argv[i], "--", 2) == 0) {
+            int n = take_option(usage, argc - i, argv + i, args, error, size);
+            if (n == 0)
+                goto fail;
+            i += n;
+            continue;
+        }
+        if (count == 256) {
+            snprintf(error, size, "too many words");
+            goto fail;
+        }
+        words[count++] = argv[i++];
+    }
+    if (take_words(usage, count, words, args, error, size) == 0)
+        return args;
+fail:
+    json_decref(args);
+    return NULL;
+}
+
+static int check_string(const char *name, const json_t *value, char *error, size_t size)
+{
+    if (!json_is_string(value) || json_string_length(value) > VALUE_MAX ||
+        strlen(json_string_value(value)) != json_string_length(value)) {
+        snprintf(error, size, "argument \"%s\" must be text of at most %d bytes", name, VALUE_MAX);
+        return -1;
+    }
+    return 0;
+}
+
+static int check_arg(const struct usage_arg *arg, const json_t *value, char *error, size_t size)
+{
+    if (value == NULL) {
+        if (!arg->required)
+            return 0;
+        snprintf(error, size, "argument \"%s\" is missing", arg->name);
+        return -1;
+    }
+    if (!(arg->option && arg->repeated))
+        return check_string(arg->name, value, error, size);
+    if (!json_is_array(value) || json_array_size(value) > 256) {
+        snprintf(error, size, "argument \"%s\" must be an array of at most 256 texts", arg->name);
+        return -1;
+    }
+    size_t i;
+    json_t *item;
+    json_array_foreach(value, i, item)
+        if (check_string(arg->name, item, error, size) != 0)
+            return -1;
+    return 0;
+}
+
+int usage_check(const struct usage *usage, const json_t *args, char *error, size_t size)
+{
+    size_t known = 0;
+    for (size_t i = 0; i < usage->n; i++) {
+        const json_t *value = json_object_get(args, usage->arg[i].name);
+        known += value != NULL;
+        if (check_arg(&usage->arg[i], value, error, size) != 0)
+            return -1;
+    }
+    if (known != json_object_size(args)) {
+        snprintf(error, size, "there are arguments that this command does not know");
+        return -1;
+    }
+    return 0;
+}
