@@ -59,7 +59,9 @@ void print_result(json_t *result, int as_json)
 
 void print_error(json_t *error, int as_json)
 {
-    fprintf(stderr, "relayctl: %s\n", text_of(error, "message"));
+    char *message = text_render(json_object_get(error, "message"));
+    fprintf(stderr, "relayctl: %s", message != NULL ? message : "out of memory\n");
+    free(message);
     if (as_json) {
         json_t *object = json_pack("{s:O}", "error", error);
         print_json(object);

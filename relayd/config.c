@@ -169,7 +169,8 @@ struct source {
     struct config *config;
     const char *file; /* NULL: the command line */
     FILE *in;
-    int line;    /* that is being read */
+    int line; /* that is being read; inih takes long ones in pieces */
+    bool line_ended;
     int refused; /* the first line that was refused; 0: none */
     bool met[NKEYS];
 };
@@ -203,8 +204,10 @@ static int find_key(const char *name)
 static char *read_line(char *line, int size, void *arg)
 {
     struct source *source = arg;
-    source->line++;
-    return fgets(line, size, source->in);
+    source->line += source->line_ended;
+    char *got = fgets(line, size, source->in);
+    source->line_ended = got != NULL && strchr(got, '\n') != NULL;
+    return got;
 }
 
 static int refuse_line(struct source *source, const char *why)
@@ -236,13 +239,18 @@ static int on_key(void *arg, const char *section, const char *name, const char *
 
 static int load_file(struct config *config, const char *path)
 {
-    struct source source = { .config = config, .file = path, .in = fopen(path, "re") };
+    struct source source = { .config = config, .file = path, .in = fopen(path, "re"), .line_ended = true };
     if (source.in == NULL) {
         fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
         return -1;
     }
     int first_bad = ini_parse_stream(read_line, &source, on_key, &source);
+    bool unreadable = ferror(source.in) != 0;
     fclose(source.in);
+    if (unreadable) {
+        fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
+        return -1;
+    }
     if (first_bad > 0 && (source.refused == 0 || first_bad < source.refused))
         fprintf(stderr, "relayd: %s:%d: expected KEY = VALUE or [relayd]\n", path, first_bad);
     return first_bad == 0 ? 0 : -1;

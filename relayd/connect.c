@@ -149,12 +149,20 @@ static struct publication *newest_alive(const struct endpoint *endpoint)
     return NULL;
 }
 
+/* Who serves it now: the newest session, or for a way to itself the very session that asks. */
+static struct publication *find_publication(const struct connect *connect)
+{
+    if (connect->loopback)
+        return publish_find_loopback(connect->client, connect->port);
+    struct endpoint *endpoint = directory_find(connect->tenant->directory, connect->name, connect->port);
+    return endpoint != NULL ? newest_alive(endpoint) : NULL;
+}
+
 /* Asks the device that serves the endpoint now; if nobody does, gives up with `otherwise`. */
 static void start(struct connect *connect, enum reason otherwise)
 {
     char requested[1024];
-    struct endpoint *endpoint = directory_find(connect->tenant->directory, connect->name, connect->port);
-    struct publication *publication = endpoint != NULL ? newest_alive(endpoint) : NULL;
+    struct publication *publication = find_publication(connect);
     if (publication == NULL || publication->session->nchannels >= LIMIT_CHANNELS) {
         give_up(connect, publication == NULL ? otherwise : REASON_too_many_channels, NULL);
         return;
@@ -366,17 +374,24 @@ static bool device_serve(struct channel *channel)
     return false;
 }
 
-static size_t client_receive(struct channel *channel, const void *data, size_t len)
+/* Inside libssh's callback. An EOF that came before in the same read is told first. */
+static size_t receive(struct channel *channel, enum bridge_side side, const void *data, size_t len)
 {
     struct connect *connect = channel->owner;
-    return bridge_receive(&connect->bridge, BRIDGE_CLIENT, data, len);
+    if ((channel->news & NEWS_EOF) != 0)
+        bridge_receive_eof(&connect->bridge, side);
+    return bridge_receive(&connect->bridge, side, data, len);
+}
+
+static size_t client_receive(struct channel *channel, const void *data, size_t len)
+{
+    return receive(channel, BRIDGE_CLIENT, data, len);
 }
 
 /* Data may come before the confirmation if the device misbehaves: it is kept like any other. */
 static size_t device_receive(struct channel *channel, const void *data, size_t len)
 {
-    struct connect *connect = channel->owner;
-    return bridge_receive(&connect->bridge, BRIDGE_DEVICE, data, len);
+    return receive(channel, BRIDGE_DEVICE, data, len);
 }
 
 /* One session of a bridge is gone: the other end still gets what is queued for it. */

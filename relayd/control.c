@@ -30,7 +30,7 @@ struct connection {
     struct event *timer;
     uint64_t serial; /* of the request under way; 0: none */
     json_int_t id;   /* the peer's */
-    bool store_step; /* the request under way has one, and so may be durable already */
+    bool closing;    /* what is written goes out, then it is closed */
     struct connection *prev, *next;
 };
 
@@ -168,10 +168,23 @@ static void read_lines(struct connection *connection)
     if (connection->serial == 0 && evbuffer_get_length(input) > WIRE_LINE_MAX) {
         put_error(connection, 0, REASON_bad_request, "that line is longer than 65536 bytes");
         evbuffer_drain(input, evbuffer_get_length(input));
+        connection->closing = true;
         bufferevent_disable(connection->stream, EV_READ);
-        bufferevent_setwatermark(connection->stream, EV_WRITE, 0, 0);
-        shutdown(bufferevent_getfd(connection->stream), SHUT_RD);
     }
+}
+
+/* Once the peer has sent its last line: the end comes when all is answered and has gone out. */
+static void close_if_done(struct connection *connection)
+{
+    if (connection->closing && connection->serial == 0 &&
+        evbuffer_get_length(bufferevent_get_output(connection->stream)) == 0)
+        connection_free(connection);
+}
+
+static void on_written(struct bufferevent *stream, void *arg)
+{
+    (void)stream;
+    close_if_done(arg);
 }
 
 static void on_read(struct bufferevent *stream, void *arg)
@@ -182,9 +195,14 @@ static void on_read(struct bufferevent *stream, void *arg)
 
 static void on_event(struct bufferevent *stream, short what, void *arg)
 {
+    struct connection *connection = arg;
     (void)stream;
-    if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) != 0)
-        connection_free(arg);
+    if ((what & BEV_EVENT_ERROR) != 0) {
+        connection_free(connection);
+    } else if ((what & BEV_EVENT_EOF) != 0) {
+        connection->closing = true;
+        close_if_done(connection);
+    }
 }
 
 /* ---- The socket ---- */
@@ -202,7 +220,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
         goto fail;
     DL_APPEND(control.connections, connection);
     control.nconnections++;
-    bufferevent_setcb(connection->stream, on_read, NULL, on_event, connection);
+    bufferevent_setcb(connection->stream, on_read, on_written, on_event, connection);
     bufferevent_setwatermark(connection->stream, EV_READ, 0, 2 * WIRE_LINE_MAX);
     bufferevent_enable(connection->stream, EV_READ | EV_WRITE);
     return;

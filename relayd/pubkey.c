@@ -1,7 +1,5 @@
 #include "relayd/pubkey.h"
 
-#include "relayd/log.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,6 +129,17 @@ static char *next_word(char **text)
     return word;
 }
 
+/* Cut between characters, so that UTF-8 stays UTF-8. */
+static void copy_comment(const char *text, char *out, size_t size)
+{
+    size_t len = strlen(text);
+    if (len >= size)
+        for (len = size - 1; len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80;)
+            len--;
+    memcpy(out, text, len);
+    out[len] = '\0';
+}
+
 static int parse_words(char *rest, struct pubkey *key, struct failure *failure)
 {
     char *type = next_word(&rest), *blob = next_word(&rest);
@@ -156,8 +165,12 @@ static int parse_words(char *rest, struct pubkey *key, struct failure *failure)
                     type, blob);
     int rc = pubkey_from_ssh(ssh, key, failure);
     ssh_key_free(ssh);
+    if (rc == 0 && strcmp(key->blob, blob) != 0)
+        return fail(failure, REASON_bad_key,
+                    "the %s key behind \"%.20s\" has something at its end that does not belong to it", type,
+                    blob);
     if (rc == 0)
-        log_escape(rest, key->comment, sizeof(key->comment));
+        copy_comment(rest, key->comment, sizeof(key->comment));
     if (rc == 0 && strcmp(key->type, type) != 0 && ssh_key_type_from_name(key->type) != ssh_type)
         return fail(failure, REASON_bad_key, "that key says %.60s and is %s", type, key->type);
     return rc;

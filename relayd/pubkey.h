@@ -11,7 +11,7 @@ struct pubkey {
     char type[48];        /* "ssh-ed25519" */
     char fingerprint[64]; /* "SHA256:..." */
     char digest[9];       /* the first eight hex digits of the key's SHA-256 */
-    char comment[128];    /* bytes outside 0x20..0x7e escaped */
+    char comment[128];    /* what stood behind the key; as it came, cut to size */
 };
 
 /* Reads a line of authorized_keys or of a .pub file (options in front are refused). 0, or -1 with a

@@ -105,6 +105,9 @@ int registry_add_tenant(struct store *store, struct request *request)
 
 int registry_remove_tenant(struct store *store, struct request *request)
 {
+    if (strcmp(request->tenant, "default") == 0)
+        return fail(&request->failure, REASON_in_use,
+                    "the tenant default is always there: remove what is in it");
     if (store_run(store, SQL_remove_tenant, "i", request->tenant_id) < 0)
         return store_error(store, request);
     changed(request, 0);
@@ -141,7 +144,11 @@ static int64_t parse_expiry(const char *text)
     end = strptime(text, "%Y-%m-%d", &tm);
     if (end != NULL && *end != '\0')
         end = strptime(end, "T%H:%M:%SZ", &tm);
-    return end != NULL && *end == '\0' ? timegm(&tm) : 0;
+    if (end == NULL || *end != '\0')
+        return 0;
+    int day = tm.tm_mday;
+    int64_t when = timegm(&tm); /* makes the 30th of February a day in March */
+    return tm.tm_mday == day ? when : 0;
 }
 
 static int read_expiry(struct request *request, int64_t *expires)

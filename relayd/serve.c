@@ -200,3 +200,11 @@ void serve_close_all(struct loop *loop, enum reason reason)
     DL_FOREACH(loop->sessions, session)
         session_close(session, reason, NULL);
 }
+
+void serve_expire(struct principal *principal)
+{
+    struct session *session;
+    DL_FOREACH2(principal->tenant->sessions, session, tenant_next)
+        if (session->principal == principal)
+            session_close(session, REASON_key_expired, NULL);
+}

@@ -20,6 +20,9 @@ void serve_accept(struct loop *loop, int fd, const char *address, uint16_t port)
 /* Takes over a session that another worker has logged in; it is read from here on. */
 void serve_arrive(struct loop *loop, struct session *session);
 
+/* For tenant_on_expired. */
+void serve_expire(struct principal *principal);
+
 /* Closes all sessions. */
 void serve_close_all(struct loop *loop, enum reason reason);
 

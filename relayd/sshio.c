@@ -60,7 +60,9 @@ static int make_host_key(const struct host_key *key, struct failure *failure)
         fail(failure, REASON_store_unavailable, "cannot write the host key %s: %s", key->path,
              strerror(errno));
     else
-        rc = ssh_pki_export_pubkey_file(ssh, public) == SSH_OK ? chmod(public, 0644) : 0;
+        rc = ssh_pki_export_pubkey_file(ssh, public) == SSH_OK
+                 ? 0
+                 : fail(failure, REASON_store_unavailable, "cannot write %s: %s", public, strerror(errno));
     umask(mask);
     ssh_key_free(ssh);
     return rc;

@@ -2,9 +2,14 @@
 
 #include "relayd/store.h"
 
+#include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#define EXPIRY_CHECK_MAX_S 3600 /* the clock may be set: look again at least this often */
+
+void (*tenant_on_expired)(struct principal *principal);
 
 static int load_devices(struct loop *loop, struct tenant *tenant)
 {
@@ -107,8 +112,43 @@ static bool has_expired(const struct principal *principal)
     return principal->expires != 0 && principal->expires <= time(NULL);
 }
 
+static void arm_expiry(struct principal *principal)
+{
+    int64_t left = principal->expires - time(NULL);
+    struct timeval delay = { .tv_sec = left < 0 ? 0 : left < EXPIRY_CHECK_MAX_S ? left : EXPIRY_CHECK_MAX_S };
+    evtimer_add(principal->expiry, &delay);
+}
+
+static void on_expiry(evutil_socket_t fd, short what, void *arg)
+{
+    struct principal *principal = arg;
+    (void)fd, (void)what;
+    if (has_expired(principal))
+        tenant_on_expired(principal);
+    else
+        arm_expiry(principal);
+}
+
+/* -1: out of memory. */
+static int watch_expiry(struct loop *loop, struct principal *principal)
+{
+    if (principal->expiry != NULL)
+        event_free(principal->expiry);
+    principal->expiry = NULL;
+    if (principal->expires == 0)
+        return 0;
+    principal->expiry = evtimer_new(loop->base, on_expiry, principal);
+    if (principal->expiry == NULL)
+        return -1;
+    arm_expiry(principal);
+    return 0;
+}
+
 static void clear(struct principal *principal)
 {
+    if (principal->expiry != NULL)
+        event_free(principal->expiry);
+    principal->expiry = NULL;
     free(principal->name);
     rules_clear(&principal->rules);
 }
@@ -127,7 +167,8 @@ struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, in
         principal = calloc(1, sizeof(*principal));
         if (principal == NULL)
             return NULL;
-        if (read_principal(loop, tenant, id, principal) <= 0)
+        principal->tenant = tenant;
+        if (read_principal(loop, tenant, id, principal) <= 0 || watch_expiry(loop, principal) != 0)
             goto fail;
         HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
         if (principal->hh.tbl == NULL)
@@ -168,7 +209,7 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
     principal->name = fresh.name;
     principal->expires = fresh.expires;
     principal->rules = fresh.rules;
-    return 1;
+    return watch_expiry(loop, principal) == 0 ? 1 : -1;
 }
 
 int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id)

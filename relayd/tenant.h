@@ -21,6 +21,8 @@ struct principal {
     int64_t expires; /* UNIX seconds; 0: never */
     struct rules rules;
     unsigned nsessions; /* it is freed with the last */
+    struct tenant *tenant;
+    struct event *expiry; /* closes its sessions when it expires; NULL if it never does */
     UT_hash_handle hh;
 };
 
@@ -34,6 +36,9 @@ struct tenant {
     unsigned nbridges;
     UT_hash_handle hh;
 };
+
+/* Closes all sessions of a principal; set before the first tenant is loaded, the same for all. */
+extern void (*tenant_on_expired)(struct principal *principal);
 
 /* The tenant, with its directory read from the registry at the first call. NULL on error. */
 struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name);

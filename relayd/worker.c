@@ -294,6 +294,7 @@ int worker_start_all(const struct relay *relay, void (*answer)(struct request *r
 {
     answer_request = answer;
     serve_hand_over = post_session;
+    tenant_on_expired = serve_expire;
     nworkers = relay->nworkers;
     workers = calloc(nworkers, sizeof(*workers));
     if (workers == NULL)
@@ -327,6 +328,11 @@ void worker_stop_all(void)
     for (unsigned i = 0; i < nworkers; i++)
         if (workers[i].running)
             pthread_join(workers[i].thread, NULL);
+    /* The last connection to close tidies the write-ahead log up: that must be the keeper's. */
+    for (unsigned i = 0; i < nworkers; i++) {
+        store_close(workers[i].loop.store);
+        workers[i].loop.store = NULL;
+    }
 }
 
 void worker_free_all(void)

@@ -123,8 +123,6 @@ static void render(FILE *out, const json_t *value, int indent)
         render_table(out, (json_t *)(uintptr_t)value, indent);
     else if (json_is_object(value))
         render_object(out, (json_t *)(uintptr_t)value, indent);
-    else if (json_is_string(value))
-        fprintf(out, "%s\n", json_string_value(value));
     else {
         put_cell(out, value, 0);
         fputc('\n', out);

@@ -126,8 +126,9 @@ json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[]
     int count = 0;
     json_t *args = json_object();
     for (int i = 0; i < argc;) {
-        /* "-" alone is a word: standard input */
-        if (strncmp(argv[i], "--", 2) == 0) {
+        /* "-" is a word: standard input. So is what begins with more dashes, such as a private key
+         * that was pasted by mistake and must not be repeated. */
+        if (strncmp(argv[i], "--", 2) == 0 && argv[i][2] != '-') {
             int n = take_option(usage, argc - i, argv + i, args, error, size);
             if (n == 0)
                 goto fail;
