@@ -200,16 +200,6 @@ static int find_key(const char *name)
     return -1;
 }
 
-/* inih's reader: fgets() that counts lines. */
-static char *read_line(char *line, int size, void *arg)
-{
-    struct source *source = arg;
-    source->line += source->line_ended;
-    char *got = fgets(line, size, source->in);
-    source->line_ended = got != NULL && strchr(got, '\n') != NULL;
-    return got;
-}
-
 static int refuse_line(struct source *source, const char *why)
 {
     char plain[1024];
@@ -218,6 +208,21 @@ static int refuse_line(struct source *source, const char *why)
     if (source->refused == 0)
         source->refused = source->line;
     return 0;
+}
+
+/* inih's reader: fgets() that counts lines, and refuses those that inih would take in pieces. */
+static char *read_line(char *line, int size, void *arg)
+{
+    struct source *source = arg;
+    source->line++;
+    char *got = fgets(line, size, source->in);
+    if (got == NULL || strchr(got, '\n') != NULL || feof(source->in))
+        return got;
+    for (int c = 0; c != '\n' && c != EOF;)
+        c = fgetc(source->in);
+    refuse_line(source, "that line is too long: expected fewer than 200 bytes");
+    line[0] = '\0'; /* for inih: an empty line */
+    return line;
 }
 
 /* inih's handler: one key of the file. Returns 1 if it was good. */
@@ -239,7 +244,7 @@ static int on_key(void *arg, const char *section, const char *name, const char *
 
 static int load_file(struct config *config, const char *path)
 {
-    struct source source = { .config = config, .file = path, .in = fopen(path, "re"), .line_ended = true };
+    struct source source = { .config = config, .file = path, .in = fopen(path, "re") };
     if (source.in == NULL) {
         fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
         return -1;
@@ -253,7 +258,7 @@ static int load_file(struct config *config, const char *path)
     }
     if (first_bad > 0 && (source.refused == 0 || first_bad < source.refused))
         fprintf(stderr, "relayd: %s:%d: expected KEY = VALUE or [relayd]\n", path, first_bad);
-    return first_bad == 0 ? 0 : -1;
+    return first_bad == 0 && source.refused == 0 ? 0 : -1;
 }
 
 static void load_defaults(struct config *config)

@@ -231,8 +231,8 @@ void connect_lose_opens(struct session *session)
         finish(session->opens);
 }
 
-/* The device has confirmed: accept the client's channel and join the two. */
-static void join(struct connect *connect)
+/* The device has confirmed: accept the client's channel and join the two. False: it is over. */
+static bool join(struct connect *connect)
 {
     ssh_channel accepted = NULL;
     connect->channel[BRIDGE_DEVICE]->state = CHANNEL_OPEN;
@@ -243,7 +243,7 @@ static void join(struct connect *connect)
     connect->channel[BRIDGE_CLIENT] = chan_adopt(connect->client, accepted, &client_ops, connect);
     if (connect->channel[BRIDGE_CLIENT] == NULL) {
         finish(connect);
-        return;
+        return false;
     }
     connect->state = CONNECT_BRIDGED;
     connect->tenant->nbridges++;
@@ -251,6 +251,7 @@ static void join(struct connect *connect)
                 (unsigned long long)connect->id, connect->name, connect->port,
                 (unsigned long long)connect->device->id);
     chan_mark(connect->channel[BRIDGE_CLIENT]);
+    return true;
 }
 
 /* The device did not answer: its standbys serve from now on, and its channel stays behind to be
@@ -263,12 +264,12 @@ static void time_out(struct connect *connect)
     give_up(connect, REASON_open_timeout, NULL);
 }
 
-/* The answer of the device has come. */
-static void answered(struct connect *connect)
+/* The answer of the device may have come. True if there is a bridge now. */
+static bool answered(struct connect *connect)
 {
     struct channel *channel = connect->channel[BRIDGE_DEVICE];
     if ((channel->news & NEWS_CONFIRMED) != 0) {
-        join(connect);
+        return join(connect);
     } else if ((channel->news & NEWS_REFUSED) != 0) {
         char detail[200];
         snprintf(detail, sizeof(detail), "%s", ssh_get_error(connect->device->ssh));
@@ -276,6 +277,7 @@ static void answered(struct connect *connect)
     } else if ((channel->news & NEWS_TIMEOUT) != 0) {
         time_out(connect);
     }
+    return false;
 }
 
 /* ---- Relaying ---- */
@@ -368,9 +370,9 @@ static bool client_serve(struct channel *channel)
 static bool device_serve(struct channel *channel)
 {
     struct connect *connect = channel->owner;
-    if (connect->state == CONNECT_BRIDGED)
+    /* Data, EOF and CLOSE may have come in the same read as the confirmation. */
+    if (connect->state == CONNECT_BRIDGED || answered(connect))
         return serve_bridged(connect, BRIDGE_DEVICE);
-    answered(connect);
     return false;
 }
 

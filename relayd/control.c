@@ -21,7 +21,8 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#define APPLY_TIMEOUT_S 5 /* after which a stored change is reported as not applied */
+#define OUTPUT_MAX (256u * 1024) /* bytes of answers that may wait for a peer to read them */
+#define APPLY_TIMEOUT_S 5        /* after which a stored change is reported as not applied */
 
 /* One program on the socket. It has one request under way at a time: the next line is read when
  * the answer has been written, so its requests are answered in order. */
@@ -157,7 +158,9 @@ static void serve_line(struct connection *connection, const char *line, size_t l
 static void read_lines(struct connection *connection)
 {
     struct evbuffer *input = bufferevent_get_input(connection->stream);
-    while (connection->serial == 0) {
+    /* Who does not read its answers is not asked for more. */
+    while (connection->serial == 0 &&
+           evbuffer_get_length(bufferevent_get_output(connection->stream)) < OUTPUT_MAX) {
         size_t len;
         char *line = evbuffer_readln(input, &len, EVBUFFER_EOL_LF);
         if (line == NULL)
@@ -184,6 +187,7 @@ static void close_if_done(struct connection *connection)
 static void on_written(struct bufferevent *stream, void *arg)
 {
     (void)stream;
+    read_lines(arg);
     close_if_done(arg);
 }
 

@@ -12,6 +12,7 @@
 #include <event2/thread.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -82,6 +83,9 @@ static int make_dir(const char *path, mode_t mode, const struct passwd *user, st
 {
     struct stat st;
     if (mkdir(path, mode) == 0) {
+        if (chmod(path, mode) != 0)
+            return fail(failure, REASON_store_unavailable, "cannot use the directory %s: %s", path,
+                        strerror(errno));
         if (user == NULL || geteuid() != 0 || chown(path, user->pw_uid, user->pw_gid) == 0)
             return 0;
     } else if (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
@@ -183,6 +187,7 @@ static int start(struct process *process, struct failure *failure)
     const struct passwd *user;
     struct relay *relay = &process->relay;
     raise_descriptor_limit();
+    umask(077); /* whatever relayd writes is its own */
     if (find_user(&relay->config, &user, failure) != 0 || open_sockets(process, user, failure) != 0 ||
         drop_root(user, failure) != 0 || lock_state(process, failure) != 0 ||
         sshio_host_key(relay->config.state_dir.text, &relay->host_key, failure) != 0)
@@ -253,5 +258,8 @@ int main(int argc, char *argv[])
     process.relay.started = time(NULL);
     log_setup((enum log_level)config->log_level, config->log_format);
     ssh_init();
+    /* Buffers of a stalled stream are large: fixed, the threshold keeps them out of the heap, so that
+     * they grow without copies and go back to the system when they are freed. */
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
     return run(&process);
 }

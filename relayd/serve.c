@@ -71,8 +71,10 @@ static bool read_step(struct session *session, unsigned *reads)
         session_close(session, REASON_too_many_attempts, NULL);
     bool full = session->socket.in_bytes - before >= READ_FULL;
     *reads += session->socket.in_bytes != before;
-    if (message == NULL)
+    if (message == NULL) {
+        session->emptied_at = session->socket.in_bytes;
         return full;
+    }
     dispatch(session, message);
     return session->state != SESSION_DEAD && session->state != SESSION_HANDOVER;
 }

@@ -193,6 +193,11 @@ void session_settle(struct session *session)
         remove_events(session);
         return;
     }
+    /* Most calls into libssh may read: what they queued has to be fetched, though the socket is empty. */
+    if (session->socket.in_bytes != session->emptied_at) {
+        session->io_due = true;
+        session_mark(session);
+    }
     bool armed = event_pending(&session->write_event, EV_WRITE, NULL) != 0;
     bool wanted = sshio_write_pending(session->ssh);
     if (wanted && !armed)

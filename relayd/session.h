@@ -60,7 +60,8 @@ struct session {
     enum reason end_reason;
     char end_detail[200];
 
-    uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
+    uint64_t emptied_at; /* socket.in_bytes when libssh had no message left for us */
+    uint64_t parked_at;  /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
     struct ssh_counter_struct raw, socket;
     struct ssh_callbacks_struct callbacks;
     struct event read_event, write_event, timer;

@@ -52,7 +52,6 @@ static int make_host_key(const struct host_key *key, struct failure *failure)
     int rc = -1;
     snprintf(temporary, sizeof(temporary), "%s.new", key->path);
     snprintf(public, sizeof(public), "%s.pub", key->path);
-    mode_t mask = umask(077);
     if (ssh_pki_generate_key(SSH_KEYTYPE_ED25519, NULL, &ssh) != SSH_OK)
         fail(failure, REASON_out_of_memory, "cannot make a host key");
     else if (ssh_pki_export_privkey_file(ssh, NULL, NULL, NULL, temporary) != SSH_OK ||
@@ -63,7 +62,6 @@ static int make_host_key(const struct host_key *key, struct failure *failure)
         rc = ssh_pki_export_pubkey_file(ssh, public) == SSH_OK
                  ? 0
                  : fail(failure, REASON_store_unavailable, "cannot write %s: %s", public, strerror(errno));
-    umask(mask);
     ssh_key_free(ssh);
     return rc;
 }
