@@ -7,8 +7,6 @@
 #include <string.h>
 #include <utlist.h>
 
-#define REFUSED_GRACE_MS 30000 /* of a device that has nothing published and no channel */
-
 /* Whose name is it, and may this device publish there? */
 static enum reason check_right(const struct session *session, const char *name, uint16_t port, bool *own)
 {
@@ -83,14 +81,6 @@ static enum reason publish(struct session *session, const char *requested, uint1
     return REASON_none;
 }
 
-/* A device that publishes nothing is of no use: closed after a while, it will try again. */
-static void arm_refused_timer(struct session *session)
-{
-    bool idle = session->npublications == 0 && session->nchannels == 0;
-    if (session->principal->kind == PRINCIPAL_DEVICE && idle)
-        session_set_timer(session, REFUSED_GRACE_MS);
-}
-
 static void on_publish(struct session *session, ssh_message message)
 {
     const char *requested = ssh_message_global_request_address(message);
@@ -105,7 +95,8 @@ static void on_publish(struct session *session, ssh_message message)
     }
     snprintf(text, sizeof(text), "%.300s:%u", requested, asked);
     session_refuse(session, "publish", text, reason, NULL);
-    arm_refused_timer(session);
+    if (session->principal->kind == PRINCIPAL_DEVICE && session->npublications == 0)
+        session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
     ssh_message_reply_default(message);
 }
 

@@ -5,6 +5,10 @@
 
 /* tcpip-forward and its cancel (RFC 4254, 7.1). */
 
+/* A device whose publishes were all refused and that has no channel is of no use: it is closed after
+ * this while, so that what started it tries again. */
+#define PUBLISH_REFUSED_GRACE_MS 30000
+
 /* libssh's global_request_function: answers every global request at once and in order, for that is
  * all that matches replies to requests (D3). Runs inside libssh: no I/O. */
 void publish_on_global_request(ssh_session ssh, ssh_message message, void *session);

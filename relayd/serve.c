@@ -100,7 +100,9 @@ static void on_timer_due(struct session *session)
     session->timer_due = false;
     if (session->state == SESSION_LOGIN)
         session_close(session, REASON_login_timeout, NULL);
-    else if (session->state == SESSION_UP && session->npublications == 0 && session->nchannels == 0)
+    else if (session->npublications == 0 && session->nchannels > 0)
+        session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
+    else if (session->npublications == 0)
         session_close(session, REASON_nothing_published, NULL);
 }
 
