@@ -91,7 +91,6 @@ static void finish(struct connect *connect)
                   (unsigned long long)connect->bridge.end[BRIDGE_CLIENT].bytes, connect->name, connect->port,
                   (unsigned long long)connect->bridge.end[BRIDGE_DEVICE].bytes);
     }
-    connect->state = CONNECT_OVER;
     for (int side = 0; side < 2; side++)
         if (connect->channel[side] != NULL)
             chan_abandon(connect->channel[side]);
@@ -191,7 +190,6 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->client = session;
     connect->open = message;
     connect->since = time(NULL);
-    connect->client_principal = session->principal->id;
     connect->port = port;
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);

@@ -11,7 +11,6 @@
 enum connect_state {
     CONNECT_OPENING, /* the client's open is held, the device is asked */
     CONNECT_BRIDGED,
-    CONNECT_OVER, /* both ends are closed; freed at once */
 };
 
 struct connect {
@@ -25,7 +24,6 @@ struct connect {
     struct bridge bridge;
     struct event timer; /* while OPENING */
     time_t since;
-    int64_t client_principal; /* who opened it */
     uint16_t port;
     bool loopback; /* a device's way to itself (D19) */
     char name[NAME_SIZE];
