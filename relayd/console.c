@@ -234,10 +234,11 @@ static bool handle(struct session *session, struct channel *channel, ssh_message
         session_refuse(session, "request", ssh_message_channel_request_subsystem(message),
                        REASON_not_supported, "subsystem");
         return false;
-    default:
-        session_refuse(session, "request", type == SSH_CHANNEL_REQUEST_X11 ? "x11-req" : "channel request",
-                       REASON_not_supported, NULL);
+    case SSH_CHANNEL_REQUEST_X11:
+        session_refuse(session, "request", "x11-req", REASON_not_supported, NULL);
         return false;
+    default:
+        return false; /* PuTTY asks winadj@ for every window: a plain failure is what it wants */
     }
 }
 

@@ -51,7 +51,8 @@ static void read_lines(struct connection *connection);
 static void connection_free(struct connection *connection)
 {
     DL_DELETE(control.connections, connection);
-    control.nconnections--;
+    if (control.nconnections-- == LIMIT_CONTROL_CONNECTIONS && control.listener != NULL)
+        evconnlistener_enable(control.listener);
     bufferevent_free(connection->stream);
     event_free(connection->timer);
     free(connection);
@@ -216,14 +217,15 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 {
     (void)listener, (void)address, (void)len, (void)arg;
     struct connection *connection = calloc(1, sizeof(*connection));
-    if (connection == NULL || control.nconnections >= LIMIT_CONTROL_CONNECTIONS)
+    if (connection == NULL)
         goto fail;
     connection->stream = bufferevent_socket_new(control.base, fd, BEV_OPT_CLOSE_ON_FREE);
     connection->timer = evtimer_new(control.base, on_timeout, connection);
     if (connection->stream == NULL || connection->timer == NULL)
         goto fail;
     DL_APPEND(control.connections, connection);
-    control.nconnections++;
+    if (++control.nconnections == LIMIT_CONTROL_CONNECTIONS)
+        evconnlistener_disable(control.listener); /* further ones wait in the backlog */
     bufferevent_setcb(connection->stream, on_read, on_written, on_event, connection);
     bufferevent_setwatermark(connection->stream, EV_READ, 0, 2 * WIRE_LINE_MAX);
     bufferevent_enable(connection->stream, EV_READ | EV_WRITE);

@@ -1,0 +1,107 @@
+"""Fixtures of the end-to-end tests. `make_relay(rekey_limit="1M")` starts a relayd with options; `relay` is a plain one."""
+
+import os
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import keys as keylib  # noqa: E402
+import relay as relaylib  # noqa: E402
+from net import Net  # noqa: E402
+from procs import Procs  # noqa: E402
+from sshd import Sshd  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def key_pool():
+    folder = tempfile.mkdtemp(prefix="rk-", dir="/tmp")
+    yield keylib.KeyPool(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def keys(key_pool):
+    return keylib.Keys(key_pool)
+
+
+@pytest.fixture
+def folder():
+    """A folder with a path short enough for UNIX sockets."""
+    path = tempfile.mkdtemp(prefix="rt-", dir="/tmp")
+    os.chmod(path, 0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def procs(folder):
+    """Starts programs; all of them, and what they left behind, are killed at the end."""
+    tracked = Procs(folder)
+    yield tracked
+    tracked.kill()
+
+
+@pytest.fixture
+def net():
+    services = Net()
+    yield services
+    services.close()
+
+
+@pytest.fixture
+def make_relay(request, folder, procs, keys):
+    """Starts relayds; at the end all clients are killed first, then each relayd must stop cleanly."""
+    made = []
+    request.node.relays = made
+
+    def make(**options):
+        place = os.path.join(folder, f"r{len(made)}")
+        os.mkdir(place)
+        relay = relaylib.Relay(procs, place, keys, start=False, **options)
+        made.append(relay)
+        relay.start()
+        return relay
+
+    yield make
+    for proc in procs.all:
+        proc.kill()
+    for relay in made:
+        if relay.popen is not None:
+            relay.stop()
+
+
+@pytest.fixture
+def relay(make_relay):
+    return make_relay()
+
+
+@pytest.fixture
+def make_sshd(procs, folder, net):
+    """make_sshd(authorized=[public key files]) starts a real sshd on loopback."""
+
+    def make(authorized, port=None, **options):
+        return Sshd(procs, folder, port or net.free_port(), authorized, **options)
+
+    return make
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if not report.failed:
+        return
+    for number, relay in enumerate(getattr(item, "relays", [])):
+        report.sections.append((f"relayd {number} log", "\n".join(relay.lines[-200:])))
+    procs = getattr(item, "funcargs", {}).get("procs")
+    for proc in procs.all[-20:] if procs else []:
+        try:
+            text = proc.err()
+        except OSError:
+            continue
+        if text:
+            report.sections.append((f"stderr of {' '.join(proc.argv)}", text[-3000:]))
