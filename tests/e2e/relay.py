@@ -15,7 +15,7 @@ import threading
 import time
 
 import keys as keylib
-from net import is_listening
+from net import Net, is_listening
 from procs import SLOW, until  # noqa: F401  (tests import them from here too)
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -61,7 +61,8 @@ class Relay:
         os.makedirs(self.state, mode=0o700, exist_ok=True)
         self.socket = os.path.join(folder, "ctl.sock")
         self.known_hosts = os.path.join(folder, "known_hosts")
-        self.listen = ["127.0.0.1:0", "[::1]:0"]
+        # Outside the range from which the kernel takes local ports, or a restart might find its own taken.
+        self.listen = [f"127.0.0.1:{Net.free_port()}", f"[::1]:{Net.free_port()}"]
         self.lines, self._cond = [], threading.Condition()
         self.popen = None
         self.exit_status = None
