@@ -3,6 +3,7 @@
 #include "relayctl/print.h"
 #include "schema/usage.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,11 @@ static int run(const struct options *options, const struct command *command, jso
     else
         print_error(json_object_get(answer, "error"), options->json);
     json_decref(answer);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "relayctl: it was %s, but the answer cannot be written: %s\n",
+                done ? "done" : "refused", strerror(errno));
+        return CTL_REFUSED;
+    }
     return done ? CTL_DONE : CTL_REFUSED;
 }
 

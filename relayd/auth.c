@@ -35,6 +35,7 @@ static enum reason look_up(struct store *store, const char *blob, const char *us
     if (rc > 0)
         identity_from_row(query, identity);
     query_end(query);
+    store_set_readable(rc >= 0);
     return rc > 0 ? REASON_none : rc == 0 ? REASON_unknown_key : REASON_registry_unavailable;
 }
 

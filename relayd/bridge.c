@@ -57,12 +57,16 @@ size_t bridge_receive(struct bridge *bridge, enum bridge_side side, const void *
     struct bridge_end *from = &bridge->end[side];
     size_t queued = queued_to(bridge, other(side));
 
+    /* Behind our CLOSE nothing may be consumed: a window adjust would follow it. While something is
+     * held, only draining takes, or one late packet would hand over libssh's whole backlog. */
+    if (from->sent == BRIDGE_CLOSED || from->held > 0) {
+        from->held = from->sent == BRIDGE_CLOSED ? 0 : len;
+        return 0;
+    }
     /* Data behind an EOF breaks RFC 4254, 5.3: it is dropped. */
-    if (from->received != BRIDGE_FLOWING && from->held == 0)
+    if (from->received != BRIDGE_FLOWING)
         return len;
-    /* Behind our CLOSE nothing may be consumed: a window adjust would follow it. While something
-     * is held, only draining takes, or one late packet would hand over libssh's whole backlog. */
-    if (from->sent == BRIDGE_CLOSED || from->held > 0 || queued >= BRIDGE_QUEUE_MAX) {
+    if (queued >= BRIDGE_QUEUE_MAX) {
         from->held = len;
         return 0;
     }

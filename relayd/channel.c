@@ -228,8 +228,8 @@ size_t chan_write(struct channel *channel, const void *data, size_t len)
     if (rc > 0 && packets == 0)
         session_park(session);
     /* A peer with a tiny maximum packet would have us make a packet of every byte. What the call read
-     * in passing may have been answered by packets too, one for 16 bytes at most. */
-    if (packets > (uint64_t)rc / 1024 + 4 + read / 16)
+     * in passing may have been answered by packets too, and may have ended a rekey. */
+    if (packets > (uint64_t)rc / 1024 + 4 + (read > 0 ? 256 + read / 16 : 0))
         session_close(session, REASON_protocol_error, "the maximum packet is too small");
     channel->written += (uint64_t)rc;
     return (size_t)rc;

@@ -7,6 +7,7 @@
 #include "schema/usage.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,9 +31,18 @@ enum command_role { ROLE_ADMIN = 1, ROLE_DEVICE = 2, ROLE_CLIENT = 4 };
 
 enum command_scope { SCOPE_TENANT, SCOPE_ALL };
 
+/* How far a request has come, for who waits for it. It only moves forward. */
+enum request_progress {
+    REQUEST_QUEUED,    /* nothing has been done */
+    REQUEST_CANCELLED, /* and nothing will be */
+    REQUEST_TAKEN,     /* the keeper is at it */
+    REQUEST_STORED,    /* what it changes is durable */
+};
+
 struct request {
     struct mail mail; /* first */
-    uint64_t serial;  /* the control connection's slot for the answer */
+    _Atomic enum request_progress progress;
+    uint64_t serial; /* the control connection's slot for the answer */
     const struct command *command;
     char tenant[NAME_SIZE];
     int64_t tenant_id; /* filled in by the keeper for SCOPE_TENANT */
@@ -44,6 +54,8 @@ struct request {
     /* What a store step changed, for the live step. */
     bool changed;
     int64_t principal_id;     /* whom it concerns; 0: the whole tenant */
+    bool new_name;            /* that principal has a name that it had not */
+    char old_name[NAME_SIZE]; /* the one that it had; "" if none */
     char endpoint[NAME_SIZE]; /* a name whose owner changed; "" if none */
     unsigned closed_sessions, closed_bridges;
 };
@@ -57,6 +69,7 @@ typedef json_t *command_session_step(struct session *session, const json_t *args
 
 struct command_steps {
     enum command_scope scope;
+    bool changes; /* the store step may change the registry: it runs in a transaction */
     command_store_step *store;
     command_live_step *live;
     command_session_step *session;

@@ -44,7 +44,9 @@ static const char *parse_ADDRESSES(const char *text, void *value)
     struct config_addresses *list = value;
     char copy[1024];
     char *rest = copy, *word;
-    snprintf(copy, sizeof(copy), "%s", text);
+    if (strlen(text) >= sizeof(copy))
+        return "a list of fewer than 1024 bytes";
+    memcpy(copy, text, strlen(text) + 1);
     while ((word = strsep(&rest, " ,")) != NULL) {
         if (*word == '\0')
             continue;
@@ -54,7 +56,7 @@ static const char *parse_ADDRESSES(const char *text, void *value)
             return "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
         list->n++;
     }
-    return NULL;
+    return list->n > 0 ? NULL : "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
 }
 
 static const char *parse_TEXT(const char *text, void *value)
@@ -118,14 +120,21 @@ static const char *parse_DURATION(const char *text, void *value)
     return NULL;
 }
 
+/* A duration after which something is given up: never at once. */
+static const char *parse_TIMEOUT(const char *text, void *value)
+{
+    const char *expected = parse_DURATION(text, value);
+    return expected == NULL && *(unsigned *)value == 0 ? "a duration of more than 0, such as 30s" : expected;
+}
+
 static const char *parse_SIZE(const char *text, void *value)
 {
     static const struct unit units[] = {
         { "", 1 }, { "K", 1u << 10 }, { "M", 1u << 20 }, { "G", 1u << 30 }, { NULL, 0 }
     };
     uint64_t number;
-    if (parse_number(text, units, UINT64_C(1) << 40, &number) != 0)
-        return "a size such as 64K, 2M or 1G";
+    if (parse_number(text, units, UINT64_C(1) << 40, &number) != 0 || (number > 0 && number < 65536))
+        return "0, or a size of 64K or more, such as 2M or 1G";
     *(uint64_t *)value = number;
     return NULL;
 }
@@ -188,7 +197,7 @@ static int set_key(struct source *source, size_t i, const char *text, char *erro
     const char *expected = keys[i].parse(text, value);
     if (expected == NULL)
         return 0;
-    snprintf(error, size, "%s = %s: expected %s", keys[i].name, text, expected);
+    snprintf(error, size, "%s = %.200s: expected %s", keys[i].name, text, expected);
     return -1;
 }
 
@@ -220,7 +229,7 @@ static char *read_line(char *line, int size, void *arg)
         return got;
     for (int c = 0; c != '\n' && c != EOF;)
         c = fgetc(source->in);
-    refuse_line(source, "that line is too long: expected fewer than 200 bytes");
+    refuse_line(source, "that line is too long or has a NUL byte: expected fewer than 200 bytes of text");
     line[0] = '\0'; /* for inih: an empty line */
     return line;
 }

@@ -29,6 +29,7 @@ struct config_addresses {
 #define CONFIG_C_COUNT unsigned
 #define CONFIG_C_LEVEL unsigned    /* enum log_level */
 #define CONFIG_C_FORMAT bool       /* true: json */
+#define CONFIG_C_TIMEOUT unsigned  /* milliseconds, not 0 */
 #define CONFIG_C_DURATION unsigned /* milliseconds */
 #define CONFIG_C_SIZE uint64_t     /* bytes */
 

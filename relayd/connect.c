@@ -121,7 +121,13 @@ void connect_close(struct connect *connect, enum reason reason)
 
 bool connect_still_allowed(const struct connect *connect)
 {
-    if (connect->client == NULL || connect->loopback)
+    bool own;
+    if (connect->loopback)
+        return true;
+    if (connect->device != NULL &&
+        publish_check_right(connect->device, connect->name, connect->port, &own) != REASON_none)
+        return false;
+    if (connect->client == NULL)
         return true;
     const struct principal *principal = connect->client->principal;
     return principal->kind == PRINCIPAL_CLIENT &&
@@ -138,12 +144,14 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
     chan_mark(connect->channel[BRIDGE_DEVICE]);
 }
 
-/* A session that died in this pass still stands in the directory; libssh must not be called for it. */
+/* A session that died in this pass still stands in the directory: libssh must not be called for it.
+ * Nor for one that floods us, as every call may read more of it. */
 static struct publication *newest_alive(const struct endpoint *endpoint)
 {
     struct publication *publication;
     DL_FOREACH(endpoint->publications, publication)
-        if (publication->session->state == SESSION_UP && sshio_alive(publication->session->ssh))
+        if (publication->session->state == SESSION_UP && sshio_alive(publication->session->ssh) &&
+            session_backlog(publication->session) < LIMIT_BACKLOG)
             return publication;
     return NULL;
 }
@@ -190,6 +198,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->client = session;
     connect->open = message;
     connect->since = time(NULL);
+    connect->client_principal = session->principal->id;
     connect->port = port;
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
@@ -301,6 +310,13 @@ static void drain_some(struct connect *connect, enum bridge_side side)
         session_close(connect->channel[side]->session, REASON_out_of_memory, NULL);
 }
 
+/* From here on this end's session may go without a word to the bridge. */
+static void leave(struct connect *connect, enum bridge_side side)
+{
+    connect->channel[side] = NULL;
+    *(side == BRIDGE_CLIENT ? &connect->client : &connect->device) = NULL;
+}
+
 /* Does all that can be done at one end now. True if bytes wait for the peer. */
 static bool relay(struct connect *connect, enum bridge_side side)
 {
@@ -326,7 +342,7 @@ static bool relay(struct connect *connect, enum bridge_side side)
         case BRIDGE_CLOSE:
             chan_close(channel);
             bridge_sent_close(&connect->bridge, side);
-            connect->channel[side] = NULL;
+            leave(connect, side);
             chan_abandon(channel);
             return false;
         case BRIDGE_WAIT:
@@ -340,8 +356,13 @@ static bool relay(struct connect *connect, enum bridge_side side)
 static void wake_other(struct connect *connect, enum bridge_side side)
 {
     enum bridge_side other = side == BRIDGE_CLIENT ? BRIDGE_DEVICE : BRIDGE_CLIENT;
-    if (connect->channel[other] != NULL && bridge_next(&connect->bridge, other) != BRIDGE_WAIT)
-        chan_mark(connect->channel[other]);
+    struct channel *channel = connect->channel[other];
+    enum bridge_action action = bridge_next(&connect->bridge, other);
+    if (channel == NULL || action == BRIDGE_WAIT)
+        return;
+    /* On the work list already, it waits for its peer: marking it would only make both ends spin. */
+    if (action != BRIDGE_WRITE || !channel->in_work)
+        chan_mark(channel);
 }
 
 static bool serve_bridged(struct connect *connect, enum bridge_side side)
@@ -397,8 +418,7 @@ static size_t device_receive(struct channel *channel, const void *data, size_t l
 /* One session of a bridge is gone: the other end still gets what is queued for it. */
 static void lose_end(struct connect *connect, enum bridge_side side)
 {
-    connect->channel[side] = NULL;
-    *(side == BRIDGE_CLIENT ? &connect->client : &connect->device) = NULL;
+    leave(connect, side);
     bridge_lose(&connect->bridge, side);
     if (bridge_over(&connect->bridge))
         finish(connect);

@@ -17,13 +17,14 @@ struct connect {
     uint64_t id;
     enum connect_state state;
     struct tenant *tenant;
-    struct session *client;     /* NULL once its session is gone; never while OPENING */
-    struct session *device;     /* NULL once its session is gone */
+    struct session *client;     /* NULL once its channel is closed; never while OPENING */
+    struct session *device;     /* NULL once its channel is closed */
     ssh_message open;           /* the held open, owned while OPENING */
     struct channel *channel[2]; /* by enum bridge_side; NULL while not there or given up */
     struct bridge bridge;
     struct event timer; /* while OPENING */
     time_t since;
+    int64_t client_principal; /* who opened it */
     uint16_t port;
     bool loopback; /* a device's way to itself (D19) */
     char name[NAME_SIZE];
@@ -44,7 +45,7 @@ unsigned connect_count(const struct session *session);
 /* Ends it from any state: what is queued is dropped, the client's open is refused. */
 void connect_close(struct connect *connect, enum reason reason);
 
-/* True if the client's rules still allow it. */
+/* True if the client may still reach it, and the device still serve it. */
 bool connect_still_allowed(const struct connect *connect);
 
 #endif

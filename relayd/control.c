@@ -22,6 +22,8 @@
 #include <utlist.h>
 
 #define OUTPUT_MAX (256u * 1024) /* bytes of answers that may wait for a peer to read them */
+#define IDLE_S 300               /* after which a silent connection makes room for others */
+#define PAUSE_MS 100             /* after a failed accept */
 #define APPLY_TIMEOUT_S 5        /* after which a stored change is reported as not applied */
 
 /* One program on the socket. It has one request under way at a time: the next line is read when
@@ -29,9 +31,10 @@
 struct connection {
     struct bufferevent *stream;
     struct event *timer;
-    uint64_t serial; /* of the request under way; 0: none */
-    json_int_t id;   /* the peer's */
-    bool closing;    /* what is written goes out, then it is closed */
+    uint64_t serial;         /* of the request under way; 0: none */
+    struct request *request; /* borrowed; it comes back to this thread before it is freed */
+    json_int_t id;           /* the peer's */
+    bool closing;            /* what is written goes out, then it is closed */
     struct connection *prev, *next;
 };
 
@@ -40,6 +43,7 @@ static struct control {
     struct event_base *base;
     struct mailbox *answers;
     struct event *answer_event;
+    struct event *resume; /* accepting */
     struct connection *connections;
     unsigned nconnections;
     uint64_t last_serial;
@@ -83,6 +87,16 @@ static void finish_request(struct connection *connection)
     read_lines(connection);
 }
 
+static void log_change(const struct request *request)
+{
+    const char *status = json_string_value(json_object_get(request->result, "status"));
+    const char *name = json_string_value(json_object_get(request->result, "name"));
+    struct log_subject subject = { .tenant = request->tenant };
+    log_write(LOG_LEVEL_INFO, &subject, "control: %s: %s %s; closed %u sessions and %u bridges",
+              request->command->words, status != NULL ? status : "done", name != NULL ? name : "",
+              request->closed_sessions, request->closed_bridges);
+}
+
 static void answer(struct connection *connection, struct request *request)
 {
     if (request->failure.reason != REASON_none) {
@@ -90,6 +104,8 @@ static void answer(struct connection *connection, struct request *request)
                  request->failure.text);
         put_error(connection, connection->id, request->failure.reason, request->failure.text);
     } else {
+        if (request->changed)
+            log_change(request);
         put_line(connection, wire_result_line(connection->id, request->result));
     }
     finish_request(connection);
@@ -115,12 +131,22 @@ static void on_answers(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+/* It takes too long. What has not been begun never will be; of the rest we say what is known. */
+static enum reason give_up(struct request *request)
+{
+    enum request_progress progress = REQUEST_QUEUED;
+    if (atomic_compare_exchange_strong(&request->progress, &progress, REQUEST_CANCELLED))
+        return REASON_store_unavailable;
+    return progress == REQUEST_STORED && request->command->steps->changes ? REASON_durable_not_applied
+                                                                          : REASON_timeout;
+}
+
 static void on_timeout(evutil_socket_t fd, short what, void *arg)
 {
     struct connection *connection = arg;
     (void)fd, (void)what;
-    put_error(connection, connection->id, REASON_durable_not_applied,
-              reason_sentence(REASON_durable_not_applied));
+    enum reason reason = give_up(connection->request);
+    put_error(connection, connection->id, reason, reason_sentence(reason));
     finish_request(connection);
 }
 
@@ -130,6 +156,7 @@ static void begin_request(struct connection *connection, struct request *request
 {
     struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
     connection->serial = request->serial = ++control.last_serial;
+    connection->request = request;
     evtimer_add(connection->timer, &delay);
     keeper_request(request);
 }
@@ -169,7 +196,8 @@ static void read_lines(struct connection *connection)
         serve_line(connection, line, len);
         free(line);
     }
-    if (connection->serial == 0 && evbuffer_get_length(input) > WIRE_LINE_MAX) {
+    if (connection->serial == 0 && evbuffer_get_length(input) > WIRE_LINE_MAX &&
+        evbuffer_search_eol(input, NULL, NULL, EVBUFFER_EOL_LF).pos < 0) {
         put_error(connection, 0, REASON_bad_request, "that line is longer than 65536 bytes");
         evbuffer_drain(input, evbuffer_get_length(input));
         connection->closing = true;
@@ -202,7 +230,9 @@ static void on_event(struct bufferevent *stream, short what, void *arg)
 {
     struct connection *connection = arg;
     (void)stream;
-    if ((what & BEV_EVENT_ERROR) != 0) {
+    if ((what & BEV_EVENT_TIMEOUT) != 0 && connection->serial != 0) {
+        bufferevent_enable(connection->stream, EV_READ | EV_WRITE);
+    } else if ((what & (BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT)) != 0) {
         connection_free(connection);
     } else if ((what & BEV_EVENT_EOF) != 0) {
         connection->closing = true;
@@ -228,6 +258,8 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
         evconnlistener_disable(control.listener); /* further ones wait in the backlog */
     bufferevent_setcb(connection->stream, on_read, on_written, on_event, connection);
     bufferevent_setwatermark(connection->stream, EV_READ, 0, 2 * WIRE_LINE_MAX);
+    struct timeval idle = { .tv_sec = IDLE_S };
+    bufferevent_set_timeouts(connection->stream, &idle, &idle);
     bufferevent_enable(connection->stream, EV_READ | EV_WRITE);
     return;
 fail:
@@ -238,6 +270,21 @@ fail:
     else
         close(fd);
     free(connection);
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what, (void)arg;
+    evconnlistener_enable(control.listener);
+}
+
+/* No descriptor is left: without a pause this would be tried again at once, for ever. */
+static void on_accept_error(struct evconnlistener *listener, void *arg)
+{
+    struct timeval delay = { .tv_usec = PAUSE_MS * 1000 };
+    (void)arg;
+    evconnlistener_disable(listener);
+    evtimer_add(control.resume, &delay);
 }
 
 /* A socket file that nobody listens on is left over from a crash. */
@@ -278,7 +325,7 @@ static int bind_socket(const char *path, struct failure *failure)
             close(fd);
         return fail(failure, REASON_in_use, "cannot make the control socket %s: %s", path, strerror(error));
     }
-    if (group != NULL && chown(path, (uid_t)-1, group->gr_gid) != 0)
+    if (group != NULL && lchown(path, (uid_t)-1, group->gr_gid) != 0)
         log_warn("cannot give %s to group relayd: %s", path, strerror(errno));
     memcpy(control.path, address.sun_path, sizeof(control.path));
     return fd;
@@ -293,8 +340,10 @@ int control_start(struct event_base *base, const char *path, struct failure *fai
     control.answers = mailbox_new(SIZE_MAX);
     control.listener = evconnlistener_new(base, on_accept, NULL,
                                           LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 64, fd);
-    if (control.answers == NULL || control.listener == NULL)
+    control.resume = evtimer_new(base, on_resume, NULL);
+    if (control.answers == NULL || control.listener == NULL || control.resume == NULL)
         return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    evconnlistener_set_error_cb(control.listener, on_accept_error);
     control.answer_event = event_new(base, mailbox_fd(control.answers), EV_READ | EV_PERSIST, on_answers,
                                      NULL);
     if (control.answer_event == NULL || event_add(control.answer_event, NULL) != 0)
@@ -313,6 +362,8 @@ void control_stop(void)
         connection_free(control.connections);
     if (control.answer_event != NULL)
         event_free(control.answer_event);
+    if (control.resume != NULL)
+        event_free(control.resume);
 }
 
 void control_free(void)

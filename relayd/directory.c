@@ -6,11 +6,13 @@
 #include <utlist.h>
 
 #define FIRST_FREE_PORT 49152
+#define FREE_PORT_TRIES 256
 
 /* Hash by name: an owned name. Devices are hashed by id as well, to find the old name. */
 struct owned {
     int64_t principal;
-    bool device; /* the device's own name, and so all below it */
+    bool device;     /* the device's own name, and so all below it */
+    unsigned nowned; /* of a device: names outside its own */
     UT_hash_handle hh;
     UT_hash_handle by_device;
     char name[];
@@ -20,6 +22,7 @@ struct directory {
     struct owned *owned;
     struct owned *devices;
     struct endpoint *endpoints;
+    unsigned next_free; /* where the search for a free port goes on */
 };
 
 struct directory *directory_new(void)
@@ -27,8 +30,18 @@ struct directory *directory_new(void)
     return calloc(1, sizeof(struct directory));
 }
 
+static struct owned *find_device(const struct directory *directory, int64_t principal)
+{
+    struct owned *device;
+    HASH_FIND(by_device, directory->devices, &principal, sizeof(principal), device);
+    return device;
+}
+
 static void owned_free(struct directory *directory, struct owned *owned)
 {
+    struct owned *owner = owned->device ? NULL : find_device(directory, owned->principal);
+    if (owner != NULL)
+        owner->nowned--;
     HASH_DEL(directory->owned, owned);
     if (owned->device)
         HASH_DELETE(by_device, directory->devices, owned);
@@ -69,6 +82,9 @@ static int add_owned(struct directory *directory, const char *name, int64_t prin
     HASH_ADD_STR(directory->owned, name, owned);
     if (owned->hh.tbl == NULL)
         goto fail;
+    struct owned *owner = device ? NULL : find_device(directory, principal);
+    if (owner != NULL)
+        owner->nowned++;
     if (!device)
         return 0;
     HASH_ADD(by_device, directory->devices, principal, sizeof(owned->principal), owned);
@@ -82,14 +98,18 @@ fail:
 
 int directory_set_device(struct directory *directory, int64_t principal, const char *name)
 {
-    struct owned *old;
-    HASH_FIND(by_device, directory->devices, &principal, sizeof(principal), old);
+    struct owned *old = find_device(directory, principal);
+    unsigned nowned = old != NULL ? old->nowned : 0;
     if (old != NULL && name != NULL && strcmp(old->name, name) == 0)
         return 0;
     if (old != NULL)
         owned_free(directory, old);
-    if (name != NULL)
-        return add_owned(directory, name, principal, true);
+    if (name != NULL) {
+        if (add_owned(directory, name, principal, true) != 0)
+            return -1;
+        find_device(directory, principal)->nowned = nowned;
+        return 0;
+    }
     struct owned *owned, *next;
     HASH_ITER(hh, directory->owned, owned, next)
         if (owned->principal == principal)
@@ -111,15 +131,23 @@ int directory_set_owner(struct directory *directory, const char *name, int64_t p
 
 int64_t directory_owner(const struct directory *directory, const char *name, bool *own)
 {
-    *own = false;
-    for (const char *at = name; at != NULL; at = name_parent(at)) {
-        struct owned *owned = find_owned(directory, at);
-        if (owned != NULL && (owned->device || at == name)) {
-            *own = owned->device;
-            return owned->principal;
+    const struct owned *owned = find_owned(directory, name);
+    int64_t owner = owned != NULL ? owned->principal : 0;
+    *own = owned != NULL && owned->device;
+    for (const char *at = name_parent(name); at != NULL && !*own; at = name_parent(at)) {
+        const struct owned *above = find_owned(directory, at);
+        if (above != NULL && above->device) {
+            *own = true;
+            owner = above->principal;
         }
     }
-    return 0;
+    return owner;
+}
+
+unsigned directory_owned(const struct directory *directory, int64_t principal)
+{
+    const struct owned *device = find_device(directory, principal);
+    return device != NULL ? device->nowned : 0;
 }
 
 static void format_key(char key[NAME_SIZE + 8], const char *name, uint16_t port)
@@ -204,10 +232,13 @@ void directory_demote(struct publication *publication)
     DL_APPEND(endpoint->publications, publication);
 }
 
-uint16_t directory_free_port(const struct directory *directory, const char *name)
+/* From where the last search ended, so that many publishes do not walk over each other's ports. */
+uint16_t directory_free_port(struct directory *directory, const char *name)
 {
-    for (unsigned port = FIRST_FREE_PORT; port <= UINT16_MAX; port++)
-        if (directory_find(directory, name, (uint16_t)port) == NULL)
-            return (uint16_t)port;
+    for (unsigned tries = 0; tries < FREE_PORT_TRIES; tries++) {
+        unsigned offset = directory->next_free++ % (UINT16_MAX + 1 - FIRST_FREE_PORT);
+        if (directory_find(directory, name, (uint16_t)(FIRST_FREE_PORT + offset)) == NULL)
+            return (uint16_t)(FIRST_FREE_PORT + offset);
+    }
     return 0;
 }

@@ -48,8 +48,11 @@ int directory_set_device(struct directory *directory, int64_t principal, const c
 int directory_set_owner(struct directory *directory, const char *name, int64_t principal);
 
 /* The principal that owns a name, 0 if nobody. *own is set if the name is at or under the owner's
- * device name. */
+ * device name, which goes before any other ownership. */
 int64_t directory_owner(const struct directory *directory, const char *name, bool *own);
+
+/* How many names outside its own a device owns. */
+unsigned directory_owned(const struct directory *directory, int64_t principal);
 
 struct endpoint *directory_find(const struct directory *directory, const char *name, uint16_t port);
 
@@ -68,7 +71,7 @@ void directory_withdraw(struct directory *directory, struct publication *publica
 /* Lets the standbys serve before this publication; no-op without a standby. */
 void directory_demote(struct publication *publication);
 
-/* A port of that name that nobody serves, from 49152 up; 0 if there is none. */
-uint16_t directory_free_port(const struct directory *directory, const char *name);
+/* A port of that name that nobody serves, from 49152 up; 0 if none is found soon. */
+uint16_t directory_free_port(struct directory *directory, const char *name);
 
 #endif

@@ -1,5 +1,6 @@
 #include "relayd/keeper.h"
 
+#include "relayd/hash.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
 #include "relayd/store.h"
@@ -12,15 +13,29 @@
 #include <time.h>
 
 #define BATCH 512     /* mails a pass */
-#define RETRY_MS 1000 /* how long what could not be written waits for the next try */
+#define RETRY_MS 1000 /* after which what could not be written is tried again */
 
-/* One row to write behind. */
+/* One row to write behind. Rows are kept by what they are about: however often a device publishes
+ * and cancels, there is one row to write. */
 struct seen {
     struct mail mail; /* first */
-    int64_t tenant_id, principal_id, key_id;
+    UT_hash_handle hh;
+    int64_t tenant_id, principal_id;
+    int64_t key_id; /* of a login */
     int64_t time;
-    uint16_t port; /* 0: a login, else an endpoint */
-    char text[];   /* the address, or the endpoint's name */
+    uint16_t port;  /* 0: a login, else an endpoint */
+    bool published; /* the endpoint's row is to be made if there is none */
+    char *text;     /* the address, or the endpoint's name; behind key */
+    char key[];
+};
+
+/* Rows to delete, and not to write: those of a name but one principal's, or those that a principal
+ * has at or under a name. */
+struct forget {
+    struct mail mail; /* first */
+    int64_t tenant_id, principal_id;
+    bool but_principal;
+    char name[NAME_SIZE];
 };
 
 static struct keeper {
@@ -28,108 +43,201 @@ static struct keeper {
     struct mailbox *mailbox;
     struct store *store;
     void (*route)(struct request *request);
-    struct mail *unwritten, **unwritten_end; /* seen, oldest first; the thread's own */
-    size_t nunwritten;
+    struct seen *unwritten; /* hash by key, oldest first; the thread's own */
+    int64_t retry_at;       /* in ms of the monotonic clock: not to write before; 0: now */
 } keeper;
 
-/* ---- Write-behind ---- */
-
-static void post_seen(struct seen *seen, const char *text, size_t len)
+static int64_t now_ms(void)
 {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- What workers saw ---- */
+
+static struct seen *seen_new(const char *key, const char *text)
+{
+    size_t key_size = strlen(key) + 1, text_size = strlen(text) + 1;
+    struct seen *seen = calloc(1, sizeof(*seen) + key_size + text_size);
+    if (seen == NULL)
+        return NULL;
     seen->mail.kind = MAIL_SEEN;
     seen->time = time(NULL);
-    memcpy(seen->text, text, len);
-    if (mailbox_post(keeper.mailbox, &seen->mail) != 0)
-        free(seen);
+    seen->text = seen->key + key_size;
+    memcpy(seen->key, key, key_size);
+    memcpy(seen->text, text, text_size);
+    return seen;
+}
+
+static int post_seen(struct seen *seen)
+{
+    if (mailbox_post(keeper.mailbox, &seen->mail) == 0)
+        return 0;
+    free(seen);
+    return -1;
 }
 
 void keeper_saw_login(int64_t principal_id, int64_t key_id, const char *address)
 {
-    size_t len = strlen(address) + 1;
-    struct seen *seen = calloc(1, sizeof(*seen) + len);
+    char key[64];
+    snprintf(key, sizeof(key), "%lld key %lld", (long long)principal_id, (long long)key_id);
+    struct seen *seen = seen_new(key, address);
     if (seen == NULL)
         return;
     seen->principal_id = principal_id;
     seen->key_id = key_id;
-    post_seen(seen, address, len);
+    post_seen(seen);
 }
 
-void keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *name, uint16_t port)
+int keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *name, uint16_t port,
+                        bool published)
 {
-    size_t len = strlen(name) + 1;
-    struct seen *seen = calloc(1, sizeof(*seen) + len);
+    char key[NAME_SIZE + 48];
+    snprintf(key, sizeof(key), "%lld at %u %s", (long long)principal_id, port, name);
+    struct seen *seen = seen_new(key, name);
     if (seen == NULL)
-        return;
+        return -1;
     seen->tenant_id = tenant_id;
     seen->principal_id = principal_id;
     seen->port = port;
-    post_seen(seen, name, len);
+    seen->published = published;
+    return post_seen(seen);
 }
 
-static int write_seen(const struct seen *seen)
+static void post_forget(int64_t tenant_id, int64_t principal_id, bool but_principal, const char *name)
+{
+    struct forget *forget = calloc(1, sizeof(*forget));
+    if (forget == NULL)
+        return;
+    forget->mail.kind = MAIL_FORGET;
+    forget->tenant_id = tenant_id;
+    forget->principal_id = principal_id;
+    forget->but_principal = but_principal;
+    snprintf(forget->name, sizeof(forget->name), "%s", name);
+    mailbox_post_always(keeper.mailbox, &forget->mail);
+}
+
+void keeper_forget_name(int64_t tenant_id, const char *name, int64_t owner)
+{
+    post_forget(tenant_id, owner, true, name);
+}
+
+void keeper_forget_history(int64_t tenant_id, int64_t principal_id, const char *name)
+{
+    post_forget(tenant_id, principal_id, false, name);
+}
+
+/* ---- Writing ---- */
+
+static int write_endpoint(const struct seen *seen)
 {
     struct store *store = keeper.store;
-    if (seen->port == 0)
-        return store_run(store, SQL_seen_principal, "iit", seen->principal_id, seen->time, seen->text) < 0 ||
-                       store_run(store, SQL_seen_key, "ii", seen->key_id, seen->time) < 0
-                   ? -1
-                   : 0;
-    return store_run(store, SQL_seen_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
-                     seen->principal_id, seen->time) < 0 ||
-                   store_run(store, SQL_trim_history, "ii", seen->principal_id, (int64_t)LIMIT_HISTORY) < 0
-               ? -1
-               : 0;
+    int n = store_run(store, SQL_seen_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
+                      seen->principal_id, seen->time);
+    if (n != 0 || !seen->published)
+        return n < 0 ? -1 : 0;
+    if (store_run(store, SQL_own_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
+                  seen->principal_id, seen->time) < 0)
+        return -1;
+    return store_run(store, SQL_trim_history, "ii", seen->principal_id, (int64_t)LIMIT_HISTORY) < 0 ? -1 : 0;
+}
+
+static int write_login(const struct seen *seen)
+{
+    struct store *store = keeper.store;
+    if (store_run(store, SQL_seen_principal, "iit", seen->principal_id, seen->time, seen->text) < 0)
+        return -1;
+    return store_run(store, SQL_seen_key, "ii", seen->key_id, seen->time) < 0 ? -1 : 0;
 }
 
 static int write_all_unwritten(void)
 {
     if (store_begin(keeper.store) != 0)
         return -1;
-    for (struct mail *mail = keeper.unwritten; mail != NULL; mail = mail->next)
-        if (write_seen((struct seen *)mail) != 0)
+    for (struct seen *seen = keeper.unwritten; seen != NULL; seen = seen->hh.next)
+        if ((seen->port == 0 ? write_login(seen) : write_endpoint(seen)) != 0)
             return -1;
+    /* Without a row to write, one that changes nothing shows whether the disk takes it. */
+    if (keeper.unwritten == NULL && store_run(keeper.store, SQL_probe, "") < 0)
+        return -1;
     return store_commit(keeper.store);
 }
 
-static void drop_oldest_unwritten(void)
+static void drop_unwritten(struct seen *seen)
 {
-    struct mail *mail = keeper.unwritten;
-    keeper.unwritten = mail->next;
-    if (keeper.unwritten == NULL)
-        keeper.unwritten_end = &keeper.unwritten;
-    keeper.nunwritten--;
-    free(mail);
+    HASH_DEL(keeper.unwritten, seen);
+    free(seen);
 }
 
-/* Rows that cannot be written stay and are tried again: nothing that the disk refuses now is lost
- * until more than LIMIT_WRITES_BEHIND wait. */
+static void drop_all_unwritten(void)
+{
+    struct seen *seen, *next;
+    HASH_ITER(hh, keeper.unwritten, seen, next)
+        drop_unwritten(seen);
+}
+
+/* Rows that cannot be written stay and are tried again, so nothing that the disk refuses now is
+ * lost until more than LIMIT_WRITES_BEHIND wait. */
 static void flush_unwritten(void)
 {
     struct failure failure;
     bool was_healthy = store_healthy();
-    if (keeper.unwritten == NULL)
+    if ((keeper.unwritten == NULL && was_healthy) || now_ms() < keeper.retry_at)
         return;
     if (write_all_unwritten() == 0) {
-        while (keeper.unwritten != NULL)
-            drop_oldest_unwritten();
+        drop_all_unwritten();
+        keeper.retry_at = 0;
         if (!was_healthy)
             log_info("the registry can be written again");
         return;
     }
     store_failed(keeper.store, REASON_store_unavailable, &failure);
     store_rollback(keeper.store);
+    keeper.retry_at = now_ms() + RETRY_MS;
     if (was_healthy)
         log_error("%s", failure.text);
-    while (keeper.nunwritten > LIMIT_WRITES_BEHIND)
-        drop_oldest_unwritten();
 }
 
-static void keep_seen(struct mail *mail)
+static void keep_seen(struct seen *seen)
 {
-    mail->next = NULL;
-    *keeper.unwritten_end = mail;
-    keeper.unwritten_end = &mail->next;
-    keeper.nunwritten++;
+    struct seen *old;
+    HASH_FIND_STR(keeper.unwritten, seen->key, old);
+    if (old != NULL) {
+        seen->published = seen->published || old->published;
+        drop_unwritten(old);
+    } else if (HASH_COUNT(keeper.unwritten) >= LIMIT_WRITES_BEHIND) {
+        drop_unwritten(keeper.unwritten); /* the oldest */
+    }
+    HASH_ADD_STR(keeper.unwritten, key, seen);
+    if (seen->hh.tbl == NULL)
+        free(seen);
+}
+
+static bool is_forgotten(const struct seen *seen, const struct forget *forget)
+{
+    if (seen->port == 0 || seen->tenant_id != forget->tenant_id)
+        return false;
+    if (forget->but_principal)
+        return seen->principal_id != forget->principal_id && strcmp(seen->text, forget->name) == 0;
+    return seen->principal_id == forget->principal_id && name_is_under(seen->text, forget->name);
+}
+
+/* A publish may have been on its way while the name was taken from its publisher: what it has
+ * written, or would write, goes. */
+static void serve_forget(struct forget *forget)
+{
+    struct seen *seen, *next;
+    HASH_ITER(hh, keeper.unwritten, seen, next)
+        if (is_forgotten(seen, forget))
+            drop_unwritten(seen);
+    int n = forget->but_principal
+                ? store_run(keeper.store, SQL_forget_endpoint, "iti", forget->tenant_id, forget->name,
+                            forget->principal_id)
+                : store_run(keeper.store, SQL_forget_history, "it", forget->principal_id, forget->name);
+    if (n < 0)
+        log_error("cannot take back what was published as %s: see relayctl list endpoints", forget->name);
+    free(forget);
 }
 
 /* ---- Requests ---- */
@@ -154,20 +262,32 @@ static int find_tenant(struct request *request)
 
 static int run_step(struct request *request)
 {
+    return find_tenant(request) != 0 ? -1 : request->command->steps->store(keeper.store, request);
+}
+
+/* Durable before it goes on. */
+static int run_change(struct request *request)
+{
     if (store_begin(keeper.store) != 0)
         return store_failed(keeper.store, REASON_store_unavailable, &request->failure);
-    if (find_tenant(request) != 0 || request->command->steps->store(keeper.store, request) != 0)
+    if (run_step(request) != 0)
         return -1;
-    if (request->changed ? store_commit(keeper.store) != 0 : store_run(keeper.store, SQL_commit, "") < 0)
-        return store_failed(keeper.store, REASON_store_unavailable, &request->failure);
-    return 0;
+    if (request->changed ? store_commit(keeper.store) == 0 : store_run(keeper.store, SQL_commit, "") >= 0)
+        return 0;
+    return store_failed(keeper.store, REASON_store_unavailable, &request->failure);
 }
 
 static void serve_request(struct request *request)
 {
-    if (request->command->steps->store != NULL && run_step(request) != 0) {
+    const struct command_steps *steps = request->command->steps;
+    enum request_progress queued = REQUEST_QUEUED;
+    if (!atomic_compare_exchange_strong(&request->progress, &queued, REQUEST_TAKEN)) {
+        fail(&request->failure, REASON_timeout, "%s", reason_sentence(REASON_timeout));
+    } else if (steps->store != NULL && (steps->changes ? run_change : run_step)(request) != 0) {
         store_rollback(keeper.store);
         request->changed = false;
+    } else {
+        atomic_store(&request->progress, REQUEST_STORED);
     }
     keeper.route(request);
 }
@@ -182,11 +302,13 @@ static bool serve_mail(struct mail *mail)
     while (mail != NULL) {
         struct mail *next = mail->next;
         if (mail->kind == MAIL_SEEN) {
-            keep_seen(mail);
+            keep_seen((struct seen *)mail);
         } else {
             flush_unwritten();
             if (mail->kind == MAIL_REQUEST)
                 serve_request((struct request *)mail);
+            else if (mail->kind == MAIL_FORGET)
+                serve_forget((struct forget *)mail);
             else
                 go_on = false;
         }
@@ -201,17 +323,16 @@ static void *run(void *arg)
     struct pollfd pollfd = { .fd = mailbox_fd(keeper.mailbox), .events = POLLIN };
     (void)arg;
     do {
-        poll(&pollfd, 1, keeper.unwritten != NULL ? RETRY_MS : -1);
+        bool waits = keeper.unwritten != NULL || !store_healthy();
+        poll(&pollfd, 1, waits ? RETRY_MS : -1);
     } while (serve_mail(mailbox_take(keeper.mailbox, BATCH)));
-    while (keeper.unwritten != NULL)
-        drop_oldest_unwritten();
+    drop_all_unwritten();
     return NULL;
 }
 
 int keeper_start(const char *path, void (*route)(struct request *request), struct failure *failure)
 {
     keeper.route = route;
-    keeper.unwritten_end = &keeper.unwritten;
     keeper.mailbox = mailbox_new(LIMIT_WRITES_BEHIND);
     if (keeper.mailbox == NULL)
         return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));

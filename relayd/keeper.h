@@ -19,8 +19,17 @@ void keeper_stop(void);
 /* Takes the request over. Any thread. */
 void keeper_request(struct request *request);
 
-/* Something a worker saw; texts are copied. Any thread; when too much waits it is dropped. */
+/* A login; written behind, and dropped when too much waits. The text is copied. Any thread. */
 void keeper_saw_login(int64_t principal_id, int64_t key_id, const char *address);
-void keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *name, uint16_t port);
+
+/* An endpoint that is served; `published`: its row is made if there is none. -1: it was dropped, for
+ * too much waits. The text is copied. Any thread. */
+int keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *name, uint16_t port,
+                        bool published);
+
+/* After a change of who may have a name: takes back what publishers that were faster have left, all
+ * rows of the name but the owner's, or those of a principal at and under the name that it had. */
+void keeper_forget_name(int64_t tenant_id, const char *name, int64_t owner);
+void keeper_forget_history(int64_t tenant_id, int64_t principal_id, const char *name);
 
 #endif

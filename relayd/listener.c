@@ -109,22 +109,28 @@ static bool may_lack(const struct config_addresses *addresses, const struct conf
     return addresses->n > 1 && address->addr.ss_family == AF_INET6 && errno == EAFNOSUPPORT;
 }
 
-struct listener *listener_new(struct event_base *base, const struct config_addresses *addresses,
-                              void (*accepting)(int fd, const struct sockaddr *address),
-                              unsigned (*held)(void), uint16_t *port, struct failure *failure)
+/* How many sessions the descriptors allow. */
+static unsigned session_cap(unsigned nworkers)
 {
     struct rlimit limit = { 1024, 1024 };
+    unsigned reserve = LIMIT_DESCRIPTOR_RESERVE + nworkers * LIMIT_DESCRIPTORS_A_WORKER;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    rlim_t most = limit.rlim_cur < 1000000 ? limit.rlim_cur : 1000000;
+    return most > reserve ? (unsigned)most - reserve : 1;
+}
+
+struct listener *listener_new(struct event_base *base, const struct config_addresses *addresses,
+                              void (*accepting)(int fd, const struct sockaddr *address),
+                              unsigned (*held)(void), unsigned nworkers, uint16_t *port,
+                              struct failure *failure)
+{
     struct listener *listener = calloc(1, sizeof(*listener));
     if (listener == NULL || (listener->resume = evtimer_new(base, on_resume, listener)) == NULL) {
         free(listener);
         fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
         return NULL;
     }
-    getrlimit(RLIMIT_NOFILE, &limit);
-    listener->cap = limit.rlim_cur > 2 * LIMIT_DESCRIPTOR_RESERVE
-                        ? (unsigned)(limit.rlim_cur < 1000000 ? limit.rlim_cur : 1000000) -
-                              LIMIT_DESCRIPTOR_RESERVE
-                        : LIMIT_DESCRIPTOR_RESERVE;
+    listener->cap = session_cap(nworkers);
     listener->accepting = accepting;
     listener->held = held;
     for (size_t i = 0; i < addresses->n; i++)

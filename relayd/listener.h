@@ -14,7 +14,8 @@ struct listener;
  * with a reason. *port is the port of the first address. */
 struct listener *listener_new(struct event_base *base, const struct config_addresses *addresses,
                               void (*accepting)(int fd, const struct sockaddr *address),
-                              unsigned (*held)(void), uint16_t *port, struct failure *failure);
+                              unsigned (*held)(void), unsigned nworkers, uint16_t *port,
+                              struct failure *failure);
 
 /* Stops listening at once. */
 void listener_free(struct listener *listener);

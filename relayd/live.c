@@ -1,6 +1,7 @@
 #include "relayd/live.h"
 
 #include "relayd/connect.h"
+#include "relayd/keeper.h"
 #include "relayd/publish.h"
 #include "relayd/serve.h"
 #include "relayd/sshio.h"
@@ -49,7 +50,9 @@ static void cut_bridges(struct request *request, struct tenant *tenant)
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
         bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
                     (connect->device != NULL && connect->device->state == SESSION_DEAD);
-        bool allowed = lost || connect_still_allowed(connect);
+        /* What a client has left behind goes with its right. */
+        bool left = connect->client == NULL && connect->client_principal == request->principal_id;
+        bool allowed = lost || (!left && connect_still_allowed(connect));
         request->closed_bridges += (lost || !allowed) && connect->state == CONNECT_BRIDGED;
         if (!allowed)
             connect_close(connect, REASON_revoked);
@@ -61,15 +64,32 @@ static bool key_is_there(struct loop *loop, const struct session *session)
     return store_value(loop->store, SQL_key_exists, "ii", session->key_id, session->principal->id) == 1;
 }
 
+/* A device has a name that it had not: who was faster to publish there loses it. */
+static void apply_new_name(struct request *request, struct tenant *tenant)
+{
+    struct endpoint *endpoint = NULL;
+    struct publication *publication;
+    bool own;
+    while ((endpoint = directory_next(tenant->directory, endpoint)) != NULL) {
+        if (directory_owner(tenant->directory, endpoint->name, &own) != request->principal_id || !own)
+            continue;
+        DL_FOREACH(endpoint->publications, publication)
+            if (publication->session->principal->id != request->principal_id)
+                revoke_session(request, publication->session);
+    }
+}
+
 /* The sessions of one principal, against what the registry says now. When it cannot be read they
  * are closed: nobody keeps a right that cannot be checked. */
 static void apply_principal(struct loop *loop, struct request *request, struct tenant *tenant)
 {
     struct session *session;
     struct principal *principal = principal_find(tenant, request->principal_id);
-    bool there = true;
-    if (tenant_refresh_device(loop, tenant, request->principal_id) != 0)
-        there = false;
+    bool there = tenant_refresh_device(loop, tenant, request->principal_id) == 0;
+    if (request->old_name[0] != '\0')
+        keeper_forget_history(tenant->id, request->principal_id, request->old_name);
+    if (request->new_name)
+        apply_new_name(request, tenant);
     if (principal == NULL)
         return;
     there = there && principal_refresh(loop, tenant, principal) > 0;
@@ -79,14 +99,16 @@ static void apply_principal(struct loop *loop, struct request *request, struct t
             revoke_session(request, session);
 }
 
-/* A name has another owner, or none. */
+/* A name has another owner, or none; none, too, when the registry cannot be read. */
 static void apply_owner(struct loop *loop, struct request *request, struct tenant *tenant)
 {
     struct endpoint *endpoint = NULL;
     struct publication *publication;
     bool own;
-    tenant_refresh_owner(loop, tenant, request->endpoint);
-    int64_t owner = directory_owner(tenant->directory, request->endpoint, &own);
+    int64_t owner = 0;
+    if (tenant_refresh_owner(loop, tenant, request->endpoint) == 0)
+        owner = directory_owner(tenant->directory, request->endpoint, &own);
+    keeper_forget_name(tenant->id, request->endpoint, owner);
     while ((endpoint = directory_next(tenant->directory, endpoint)) != NULL) {
         if (strcmp(endpoint->name, request->endpoint) != 0)
             continue;

@@ -20,11 +20,11 @@ void log_setup(enum log_level level, bool json)
     as_json = json;
 }
 
-void log_escape(const char *text, char *out, size_t size)
+static size_t escape(const char *text, const char *also, char *out, size_t size)
 {
     size_t used = 0;
     for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-        bool plain = *p >= 0x20 && *p < 0x7f;
+        bool plain = *p >= 0x20 && *p < 0x7f && strchr(also, *p) == NULL;
         if (used + (plain ? 1 : 4) >= size)
             break;
         if (plain)
@@ -33,6 +33,19 @@ void log_escape(const char *text, char *out, size_t size)
             used += (size_t)snprintf(out + used, size - used, "\\x%02x", *p);
     }
     out[used] = '\0';
+    return used;
+}
+
+void log_escape(const char *text, char *out, size_t size)
+{
+    escape(text, "", out, size);
+}
+
+void log_quote(const char *text, char *out, size_t size)
+{
+    out[0] = '"';
+    size_t used = 1 + escape(text, "\"\\", out + 1, size - 2);
+    memcpy(out + used, "\"", 2);
 }
 
 static void format_time(char out[32])
@@ -58,10 +71,15 @@ static void write_text(const char *level, const char *time, const struct log_sub
     char line[MESSAGE_MAX + 512];
     char who[384] = "";
     size_t used = 0;
-    if (subject != NULL && subject->tenant != NULL)
-        used += (size_t)snprintf(who + used, sizeof(who) - used, "tenant=%.64s ", subject->tenant);
-    if (subject != NULL && subject->principal != NULL)
-        used += (size_t)snprintf(who + used, sizeof(who) - used, "principal=%.254s ", subject->principal);
+    char plain[256];
+    if (subject != NULL && subject->tenant != NULL) {
+        log_escape(subject->tenant, plain, 65);
+        used += (size_t)snprintf(who + used, sizeof(who) - used, "tenant=%s ", plain);
+    }
+    if (subject != NULL && subject->principal != NULL) {
+        log_escape(subject->principal, plain, sizeof(plain));
+        used += (size_t)snprintf(who + used, sizeof(who) - used, "principal=%s ", plain);
+    }
     if (subject != NULL && subject->session != 0)
         snprintf(who + used, sizeof(who) - used, "session=%llu ", (unsigned long long)subject->session);
     int n = snprintf(line, sizeof(line), "%s %s %s%s\n", time, level, who, message);

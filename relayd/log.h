@@ -29,4 +29,7 @@ void log_write(enum log_level level, const struct log_subject *subject, const ch
 /* Copies text to out (size bytes, always ended), bytes outside 0x20..0x7e as \xNN. */
 void log_escape(const char *text, char *out, size_t size);
 
+/* The same between quotes, with quotes and backslashes in it escaped too, so that its end is clear. */
+void log_quote(const char *text, char *out, size_t size);
+
 #endif

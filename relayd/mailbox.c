@@ -77,13 +77,15 @@ struct mail *mailbox_take(struct mailbox *mailbox, size_t max)
 {
     uint64_t count;
     pthread_mutex_lock(&mailbox->lock);
-    struct mail *first = mailbox->first, **end = &mailbox->first;
+    struct mail *first = max > 0 ? mailbox->first : NULL, **end = &mailbox->first;
     for (size_t i = 0; i < max && *end != NULL; i++) {
         end = &(*end)->next;
         mailbox->n--;
     }
-    mailbox->first = *end;
-    *end = NULL;
+    if (first != NULL) {
+        mailbox->first = *end;
+        *end = NULL;
+    }
     if (mailbox->first == NULL) {
         mailbox->last = &mailbox->first;
         if (first != NULL && read(mailbox->fd, &count, sizeof(count)) < 0)

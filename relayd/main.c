@@ -33,6 +33,11 @@ struct process {
     bool control_up, keeper_up, workers_up;
 };
 
+static void on_event_log(int severity, const char *message)
+{
+    log_write(severity >= EVENT_LOG_ERR ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN, NULL, "libevent: %s", message);
+}
+
 static void print_version(void)
 {
     printf("relayd %s\nlibssh %s\nlibevent %s\nSQLite %s\n", PACKAGE_VERSION, sshio_version(),
@@ -124,7 +129,12 @@ static int drop_root(const struct passwd *user, struct failure *failure)
 static int lock_state(struct process *process, struct failure *failure)
 {
     char path[512];
+    struct stat st;
     const char *dir = process->relay.config.state_dir.text;
+    if (stat(dir, &st) == 0 && (st.st_mode & 022) != 0)
+        return fail(failure, REASON_store_unavailable,
+                    "others may write to the state directory %s, and so change who may log in: chmod 700 it",
+                    dir);
     snprintf(path, sizeof(path), "%s/relayd.lock", dir);
     process->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (process->lock < 0)
@@ -158,7 +168,7 @@ static int open_sockets(struct process *process, const struct passwd *user, stru
     if (make_dirs(config, user, failure) != 0)
         return -1;
     process->listener = listener_new(process->base, &config->listen, worker_accept, worker_connections,
-                                     &process->relay.port, failure);
+                                     process->relay.nworkers, &process->relay.port, failure);
     if (process->listener == NULL)
         return -1;
     if (control_start(process->base, config->control_socket.text, failure) != 0)
@@ -257,6 +267,7 @@ int main(int argc, char *argv[])
     process.relay.nworkers = config->workers > 0 ? config->workers : cores > 0 ? (unsigned)cores : 1;
     process.relay.started = time(NULL);
     log_setup((enum log_level)config->log_level, config->log_format);
+    event_set_log_callback(on_event_log);
     ssh_init();
     /* Buffers of a stalled stream are large: fixed, the threshold keeps them out of the heap, so that
      * they grow without copies and go back to the system when they are freed. */

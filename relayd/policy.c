@@ -1,6 +1,7 @@
 #include "relayd/policy.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,6 +75,17 @@ static bool pattern_valid(const char *pattern)
     return len > 0 && len <= 253 && strspn(pattern, "abcdefghijklmnopqrstuvwxyz0123456789-_.*?") == len;
 }
 
+/* The text again from what was understood; it grows no longer than it was. */
+static void format_ranges(struct rule *rule)
+{
+    char *at = rule->text + strlen(rule->pattern);
+    for (size_t i = 0; i < rule->nranges; i++) {
+        const struct port_range *range = &rule->ranges[i];
+        at += snprintf(at, 16, range->low == range->high ? "%c%u" : "%c%u-%u", i == 0 ? ':' : ',', range->low,
+                       range->high);
+    }
+}
+
 struct rule *rule_new(const char *text)
 {
     size_t len = strlen(text), pattern_len = strcspn(text, ":");
@@ -89,6 +101,7 @@ struct rule *rule_new(const char *text)
         goto fail;
     if (text[pattern_len] == ':' && parse_ranges(text + pattern_len + 1, rule) != 0)
         goto fail;
+    format_ranges(rule);
     return rule;
 fail:
     rule_free(rule);
@@ -126,6 +139,19 @@ int rules_add(struct rules *rules, const char *text)
     }
     rules->rule = grown;
     rules->rule[rules->n++] = rule;
+    return 0;
+}
+
+int rules_add_new(struct rules *rules, const char *text)
+{
+    if (rules_add(rules, text) != 0)
+        return -1;
+    for (size_t i = 0; i + 1 < rules->n; i++) {
+        if (strcmp(rules->rule[i]->text, rules->rule[rules->n - 1]->text) == 0) {
+            rule_free(rules->rule[--rules->n]);
+            break;
+        }
+    }
     return 0;
 }
 

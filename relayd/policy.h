@@ -17,7 +17,7 @@ struct rule;
 struct rule *rule_new(const char *text);
 void rule_free(struct rule *rule);
 
-/* The canonical text: lower case, ports sorted as given. Borrowed. */
+/* The canonical text: lower case, numbers without leading zeros. Borrowed. */
 const char *rule_text(const struct rule *rule);
 bool rule_matches(const struct rule *rule, const char *name, uint16_t port);
 
@@ -27,7 +27,8 @@ struct rules {
     size_t n;
 };
 
-int rules_add(struct rules *rules, const char *text); /* -1: not a rule, or out of memory */
+int rules_add(struct rules *rules, const char *text);     /* -1: not a rule, or out of memory */
+int rules_add_new(struct rules *rules, const char *text); /* the same; a second time is no change */
 void rules_clear(struct rules *rules);
 bool rules_allow(const struct rules *rules, const char *name, uint16_t port);
 

@@ -8,7 +8,7 @@
 #include <utlist.h>
 
 /* Whose name is it, and may this device publish there? */
-static enum reason check_right(const struct session *session, const char *name, uint16_t port, bool *own)
+enum reason publish_check_right(const struct session *session, const char *name, uint16_t port, bool *own)
 {
     const struct principal *principal = session->principal;
     int64_t owner = directory_owner(session->tenant->directory, name, own);
@@ -17,6 +17,8 @@ static enum reason check_right(const struct session *session, const char *name, 
         return REASON_none;
     if (owner != 0 && owner != principal->id)
         return REASON_not_owner;
+    if (owner == 0 && directory_owned(session->tenant->directory, principal->id) >= LIMIT_OWNED_NAMES)
+        return REASON_too_many_endpoints;
     return rules_allow(&principal->rules, name, port) ? REASON_none : REASON_not_allowed;
 }
 
@@ -47,16 +49,16 @@ static enum reason check(const struct session *session, const char *requested, u
         return REASON_not_device;
     if ((reason = resolve(session, requested, name)) != REASON_none)
         return reason;
+    if (session->npublications >= LIMIT_ENDPOINTS)
+        return REASON_too_many_endpoints;
     if (*port == 0)
         *port = directory_free_port(session->tenant->directory, name);
     if (*port == 0)
         return REASON_bad_port;
-    if ((reason = check_right(session, name, *port, own)) != REASON_none)
+    if ((reason = publish_check_right(session, name, *port, own)) != REASON_none)
         return reason;
     if (find_own(session, name, *port) != NULL)
         return REASON_duplicate;
-    if (session->npublications >= LIMIT_ENDPOINTS)
-        return REASON_too_many_endpoints;
     return !*own && !store_healthy() ? REASON_store_unavailable : REASON_none;
 }
 
@@ -69,6 +71,9 @@ static enum reason publish(struct session *session, const char *requested, uint1
     enum reason reason = check(session, requested, port, name, &own);
     if (reason != REASON_none)
         return reason;
+    /* A name outside the device's own must have its row, or it could not be promised. */
+    if (keeper_saw_endpoint(tenant->id, session->principal->id, name, *port, true) != 0 && !own)
+        return REASON_store_unavailable;
     if (!own && directory_set_owner(tenant->directory, name, session->principal->id) != 0)
         return REASON_out_of_memory;
     struct publication *publication = directory_publish(tenant->directory, session, name, *port, requested);
@@ -76,7 +81,6 @@ static enum reason publish(struct session *session, const char *requested, uint1
         return REASON_out_of_memory;
     DL_APPEND2(session->publications, publication, of_prev, of_next);
     session->npublications++;
-    keeper_saw_endpoint(tenant->id, session->principal->id, name, *port);
     session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
     return REASON_none;
 }
@@ -95,7 +99,8 @@ static void on_publish(struct session *session, ssh_message message)
     }
     snprintf(text, sizeof(text), "%.300s:%u", requested, asked);
     session_refuse(session, "publish", text, reason, NULL);
-    if (session->principal->kind == PRINCIPAL_DEVICE && session->npublications == 0)
+    if (session->principal->kind == PRINCIPAL_DEVICE && session->npublications == 0 &&
+        !evtimer_pending(&session->timer, NULL))
         session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
     ssh_message_reply_default(message);
 }
@@ -104,7 +109,7 @@ static void withdraw(struct session *session, struct publication *publication)
 {
     session_log(session, LOG_LEVEL_INFO, "withdrew %s", publication->endpoint->key);
     keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
-                        publication->endpoint->port);
+                        publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
     session->npublications--;
     directory_withdraw(session->tenant->directory, publication);
@@ -159,7 +164,7 @@ bool publish_still_allowed(const struct session *session)
     bool own;
     DL_FOREACH2(session->publications, publication, of_next)
         if (session->principal->kind != PRINCIPAL_DEVICE ||
-            check_right(session, publication->endpoint->name, publication->endpoint->port, &own) !=
+            publish_check_right(session, publication->endpoint->name, publication->endpoint->port, &own) !=
                 REASON_none)
             return false;
     return true;

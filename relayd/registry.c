@@ -40,14 +40,17 @@ static int find_principal(struct store *store, struct request *request, const ch
     return rc < 0 ? store_error(store, request) : rc;
 }
 
-/* Like find_principal(), but its absence is a failure. */
-static int get_principal(struct store *store, struct request *request, const char *name, struct row *row)
+/* Like find_principal(), for a name as the user wrote it; its absence is a failure. *name is the
+ * canonical one then. */
+static int get_principal(struct store *store, struct request *request, const char *raw, struct row *row,
+                         char name[NAME_SIZE])
 {
-    int rc = find_principal(store, request, name, row);
+    bool sane = name_canonical(raw, request->tenant, name) == REASON_none;
+    int rc = sane ? find_principal(store, request, name, row) : 0;
     if (rc == 0)
         return fail(&request->failure, REASON_not_found,
                     "tenant %s has no device or client called \"%.253s\": see relayctl list devices, clients",
-                    request->tenant, name);
+                    request->tenant, raw);
     return rc < 0 ? -1 : 0;
 }
 
@@ -89,13 +92,8 @@ int registry_add_tenant(struct store *store, struct request *request)
             "\"%.253s\" cannot be a tenant's name: use one label of lower-case letters, digits, '-', '_'",
             name);
     int64_t id = store_value(store, SQL_find_tenant, "t", name);
-    int64_t taken = store_value(store, SQL_principal_called, "t", name);
-    if (id < 0 || taken < 0)
+    if (id < 0)
         return store_error(store, request);
-    if (taken > 0)
-        return fail(&request->failure, REASON_in_use,
-                    "a device or client is called %s: another name for the tenant keeps user names clear",
-                    name);
     if (id == 0 && store_run(store, SQL_add_tenant, "t", name) < 0)
         return store_error(store, request);
     request->changed = id == 0;
@@ -180,7 +178,7 @@ static int read_rules(struct request *request, struct addition *add)
     json_t *text, *list = json_object_get(request->args, "allow");
     add->rules_given = json_array_size(list) > 0;
     json_array_foreach(list, i, text)
-        if (rules_add(&add->rules, json_string_value(text)) != 0)
+        if (rules_add_new(&add->rules, json_string_value(text)) != 0)
             return bad_rule(request, json_string_value(text));
     if (!add->rules_given && add->kind == KIND_CLIENT && rules_add(&add->rules, "*") != 0)
         return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
@@ -341,25 +339,30 @@ static bool rules_equal(const struct rules *given, const json_t *stored)
     return known == json_array_size(stored) && known == given->n;
 }
 
-/* The key is there already: success if all else is as asked, so that scripts can repeat themselves. */
+/* The key is there already: success if what was asked is so, and scripts can repeat themselves. Only
+ * an expiry is taken over, for there is no other way to prolong one. */
 static int add_again(struct store *store, struct request *request, const struct addition *add,
                      const struct row *owner, const char *name)
 {
     struct row row;
     if (owner->kind != add->kind || (add->named && strcmp(name, add->name) != 0))
         return key_in_use(request, owner, name);
-    if (get_principal(store, request, name, &row) != 0)
+    if (find_principal(store, request, name, &row) <= 0)
         return -1;
     json_t *stored = rules_of(store, row.id);
-    bool same = (!add->rules_given || rules_equal(&add->rules, stored)) && add->expires == row.expires;
+    bool same = !add->rules_given || rules_equal(&add->rules, stored);
     json_decref(stored);
     if (!same)
-        return fail(
-            &request->failure, REASON_exists,
-            "%s %s is there with this key, but with other rules or another expiry: see relayctl show %s, "
-            "allow, disallow",
-            kind_names[add->kind], name, name);
-    return addition_result(store, request, add, "unchanged", name, row.id);
+        return fail(&request->failure, REASON_exists,
+                    "%s %s is there with this key, but with other rules: see relayctl show %s, allow, "
+                    "disallow",
+                    kind_names[add->kind], name, name);
+    if (add->expires == 0 || add->expires == row.expires)
+        return addition_result(store, request, add, "unchanged", name, row.id);
+    if (store_run(store, SQL_set_expiry, "ii", row.id, add->expires) < 0)
+        return store_error(store, request);
+    changed(request, row.id);
+    return addition_result(store, request, add, "updated", name, row.id);
 }
 
 static int add_new(struct store *store, struct request *request, const struct addition *add)
@@ -383,6 +386,7 @@ static int add_new(struct store *store, struct request *request, const struct ad
     if (add_key(store, request, id, &add->key) != 0 || add_rules(store, request, id, &add->rules) != 0)
         return -1;
     changed(request, id);
+    request->new_name = add->kind == KIND_DEVICE;
     return addition_result(store, request, add, "added", add->name, id);
 }
 
@@ -414,11 +418,11 @@ int registry_add_client(struct store *store, struct request *request)
 
 int registry_add_key(struct store *store, struct request *request)
 {
-    struct row row, owner;
+    struct row row, owner = { 0 };
     struct pubkey key = { 0 };
     char owner_name[NAME_SIZE];
-    const char *name = request_arg(request, "name");
-    if (get_principal(store, request, name, &row) != 0)
+    char name[NAME_SIZE];
+    if (get_principal(store, request, request_arg(request, "name"), &row, name) != 0)
         return -1;
     int rc = pubkey_parse(request_arg(request, "key"), &key, &request->failure);
     if (rc == 0)
@@ -441,8 +445,8 @@ int registry_add_key(struct store *store, struct request *request)
 static int remove_principal(struct store *store, struct request *request, enum kind kind)
 {
     struct row row;
-    const char *name = request_arg(request, "name");
-    if (get_principal(store, request, name, &row) != 0)
+    char name[NAME_SIZE];
+    if (get_principal(store, request, request_arg(request, "name"), &row, name) != 0)
         return -1;
     if (row.kind != kind)
         return fail(&request->failure, REASON_not_found, "%s is a %s: use relayctl remove-%s %s", name,
@@ -466,8 +470,9 @@ int registry_remove_client(struct store *store, struct request *request)
 int registry_remove_key(struct store *store, struct request *request)
 {
     struct row row;
-    const char *name = request_arg(request, "name"), *fingerprint = request_arg(request, "fingerprint");
-    if (get_principal(store, request, name, &row) != 0)
+    const char *fingerprint = request_arg(request, "fingerprint");
+    char name[NAME_SIZE];
+    if (get_principal(store, request, request_arg(request, "name"), &row, name) != 0)
         return -1;
     int n = store_run(store, SQL_remove_key, "it", row.id, fingerprint);
     if (n < 0)
@@ -482,9 +487,9 @@ int registry_remove_key(struct store *store, struct request *request)
 int registry_rename(struct store *store, struct request *request)
 {
     struct row row, other;
-    const char *name = request_arg(request, "name"), *raw = request_arg(request, "new-name");
-    char new_name[NAME_SIZE];
-    if (get_principal(store, request, name, &row) != 0)
+    const char *raw = request_arg(request, "new-name");
+    char name[NAME_SIZE], new_name[NAME_SIZE];
+    if (get_principal(store, request, request_arg(request, "name"), &row, name) != 0)
         return -1;
     if (name_canonical(raw, request->tenant, new_name) != REASON_none)
         return fail(&request->failure, REASON_bad_name, "\"%.253s\": %s", raw,
@@ -504,14 +509,17 @@ int registry_rename(struct store *store, struct request *request)
         store_run(store, SQL_rename_principal, "it", row.id, new_name) < 0)
         return store_error(store, request);
     changed(request, row.id);
+    request->new_name = row.kind == KIND_DEVICE;
+    memcpy(request->old_name, name, sizeof(name));
     return status_result(request, "renamed", new_name);
 }
 
 static int change_rule(struct store *store, struct request *request, enum sql sql, const char *done)
 {
     struct row row;
-    const char *name = request_arg(request, "name"), *text = request_arg(request, "rule");
-    if (get_principal(store, request, name, &row) != 0)
+    const char *text = request_arg(request, "rule");
+    char name[NAME_SIZE];
+    if (get_principal(store, request, request_arg(request, "name"), &row, name) != 0)
         return -1;
     struct rule *rule = rule_new(text);
     if (rule == NULL)
@@ -587,10 +595,10 @@ static int check_not_own(struct store *store, struct request *request, const cha
 
 int registry_move_endpoint(struct store *store, struct request *request)
 {
-    char name[NAME_SIZE];
+    char name[NAME_SIZE], device[NAME_SIZE];
     struct row row;
-    const char *device = request_arg(request, "device");
-    if (get_endpoint(store, request, name) != 0 || get_principal(store, request, device, &row) != 0 ||
+    if (get_endpoint(store, request, name) != 0 ||
+        get_principal(store, request, request_arg(request, "device"), &row, device) != 0 ||
         check_not_own(store, request, name) != 0)
         return -1;
     if (row.kind != KIND_DEVICE)
@@ -653,8 +661,8 @@ int registry_list_endpoints(struct store *store, struct request *request)
 int registry_show(struct store *store, struct request *request)
 {
     struct row row;
-    const char *name = request_arg(request, "name");
-    if (get_principal(store, request, name, &row) != 0)
+    char name[NAME_SIZE];
+    if (get_principal(store, request, request_arg(request, "name"), &row, name) != 0)
         return -1;
     json_t *rows = store_rows(store, SQL_list_principals, "itt", request->tenant_id, kind_names[row.kind],
                               name);
@@ -678,7 +686,7 @@ int registry_show(struct store *store, struct request *request)
 int registry_status(struct store *store, struct request *request)
 {
     json_t *tenants = store_rows(store, SQL_list_tenants, "");
-    bool readable = tenants != NULL;
+    bool readable = tenants != NULL && store_readable();
     set_result(request, json_pack("{s:i, s:s}", "tenants", (int)json_array_size(tenants), "store",
                                   !readable         ? "the database cannot be read"
                                   : store_healthy() ? "ok"

@@ -7,9 +7,9 @@
 
 #include <utlist.h>
 
-#define READ_BUDGET 4     /* reads of 64 KiB from one session a pass */
-#define MESSAGE_BUDGET 64 /* messages of one session a pass */
-#define READ_FULL 65536u  /* what one read brings while more waits in the kernel */
+#define READ_FULL 65536u            /* what one read brings while more waits in the kernel */
+#define READ_BUDGET (4 * READ_FULL) /* bytes from one session a pass, read in passing included */
+#define MESSAGE_BUDGET 256          /* messages of one session a pass */
 
 void (*serve_hand_over)(struct session *session);
 
@@ -58,7 +58,7 @@ static bool is_greedy(const struct session *session)
 
 /* One step of reading: a queued message, or up to 64 KiB from the socket with their callbacks.
  * Returns true if there may be more. */
-static bool read_step(struct session *session, unsigned *reads)
+static bool read_step(struct session *session)
 {
     uint64_t before = session->socket.in_bytes;
     ssh_message message = ssh_message_get(session->ssh);
@@ -69,28 +69,30 @@ static bool read_step(struct session *session, unsigned *reads)
     }
     if (is_greedy(session))
         session_close(session, REASON_too_many_attempts, NULL);
-    bool full = session->socket.in_bytes - before >= READ_FULL;
-    *reads += session->socket.in_bytes != before;
     if (message == NULL) {
         session->emptied_at = session->socket.in_bytes;
-        return full;
+        return session->socket.in_bytes - before >= READ_FULL;
     }
     dispatch(session, message);
     return session->state != SESSION_DEAD && session->state != SESSION_HANDOVER;
 }
 
-static void read_some(struct session *session)
+/* Reads within the budget. Returns true if messages are left that libssh has read: they come before
+ * anything else that might read more, or a flood would pile up. */
+static bool read_some(struct session *session)
 {
-    unsigned reads = 0;
+    uint64_t start = session->socket.in_bytes;
     session->io_due = false;
     for (unsigned messages = 0; messages < MESSAGE_BUDGET; messages++) {
-        if (reads >= READ_BUDGET)
+        bool emptied = session_backlog(session) == 0;
+        if (emptied && session->socket.in_bytes - start >= READ_BUDGET)
             break;
-        if (!read_step(session, &reads))
-            return;
+        if (!read_step(session))
+            return false;
     }
     session->io_due = true;
     session_mark(session);
+    return session_backlog(session) != 0;
 }
 
 /* ---- One session ---- */
@@ -109,7 +111,10 @@ static void on_timer_due(struct session *session)
 /* Each channel that is on the work list now, once: those that are blocked put themselves back. */
 static void serve_channels(struct session *session)
 {
+    uint64_t start = session->socket.in_bytes;
     for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state == SESSION_UP; n--) {
+        if (session->socket.in_bytes - start >= READ_BUDGET)
+            break; /* settling marks the session again: its input moved */
         struct channel *channel = session->work;
         session_unlist_work(channel);
         chan_serve(channel);
@@ -124,9 +129,8 @@ static void serve_session(struct session *session)
         session_touch(session);
         return;
     }
-    if (session->io_due)
-        read_some(session);
-    if (session->state == SESSION_HANDOVER)
+    bool flooded = session->io_due && read_some(session);
+    if (flooded || session->state == SESSION_HANDOVER)
         return;
     session_send_notes(session);
     serve_channels(session);
@@ -190,8 +194,10 @@ void serve_accept(struct loop *loop, int fd, const char *address, uint16_t port)
 
 void serve_arrive(struct loop *loop, struct session *session)
 {
-    if (session_attach(session, loop) != 0)
+    if (session_attach(session, loop) != 0) {
         session_close(session, REASON_out_of_memory, NULL);
+        return;
+    }
     auth_arrive(session);
     session->io_due = true; /* what came behind the authentication may be in libssh already */
     session_mark(session);

@@ -178,6 +178,19 @@ void session_touch(struct session *session)
     DL_APPEND2(session->loop->touched, session, touched_prev, touched_next);
 }
 
+uint64_t session_backlog(const struct session *session)
+{
+    return session->socket.in_bytes - session->emptied_at;
+}
+
+/* Payload that the socket has not taken, at the least: what was sent includes the packets' frames. */
+static uint64_t unsent(const struct session *session)
+{
+    uint64_t made = session->raw.out_bytes - session->flushed_raw;
+    uint64_t sent = session->socket.out_bytes - session->flushed_socket;
+    return made > sent ? made - sent : 0;
+}
+
 /* libssh closes the descriptor by itself, and its number is reused at once: the events must go in
  * the same pass. */
 void session_settle(struct session *session)
@@ -189,6 +202,8 @@ void session_settle(struct session *session)
         session_close(session, left ? REASON_peer_left : REASON_protocol_error,
                       farewell != NULL ? farewell : ssh_get_error(session->ssh));
     }
+    if (session->state != SESSION_DEAD && unsent(session) > LIMIT_UNSENT)
+        session_close(session, REASON_protocol_error, "it does not read what it is sent");
     if (session->state == SESSION_DEAD) {
         remove_events(session);
         return;
@@ -200,6 +215,14 @@ void session_settle(struct session *session)
     }
     bool armed = event_pending(&session->write_event, EV_WRITE, NULL) != 0;
     bool wanted = sshio_write_pending(session->ssh);
+    if (!wanted) {
+        session->flushed_raw = session->raw.out_bytes;
+        session->flushed_socket = session->socket.out_bytes;
+        /* Some other call has emptied the socket's buffer: there will be no event for it. */
+        if (session->wants_write)
+            session_mark(session);
+        session->wants_write = false;
+    }
     if (wanted && !armed)
         event_add(&session->write_event, NULL);
     else if (!wanted && armed)
@@ -225,8 +248,12 @@ void session_park(struct session *session)
 
 bool session_may_write(struct session *session)
 {
-    if (session->state == SESSION_DEAD || !sshio_alive(session->ssh) || sshio_write_pending(session->ssh))
+    if (session->state == SESSION_DEAD || !sshio_alive(session->ssh))
         return false;
+    if (sshio_write_pending(session->ssh)) {
+        session->wants_write = true;
+        return false;
+    }
     if (session->parked_at == session->raw.out_packets + 1)
         return false;
     session->parked_at = 0;
@@ -269,8 +296,8 @@ void session_refuse(struct session *session, const char *what, const char *asked
                     const char *detail)
 {
     char text[640], plain[300];
-    log_escape(asked, plain, sizeof(plain));
-    snprintf(text, sizeof(text), "refused %s \"%s\": %s: %s", what, plain, reason_code(reason),
+    log_quote(asked, plain, sizeof(plain));
+    snprintf(text, sizeof(text), "refused %s %s: %s: %s", what, plain, reason_code(reason),
              reason_sentence(reason));
     session_log(session, LOG_LEVEL_WARN, "%s%s%s%s", text, detail != NULL ? " (" : "",
                 detail != NULL ? detail : "", detail != NULL ? ")" : "");
@@ -278,13 +305,24 @@ void session_refuse(struct session *session, const char *what, const char *asked
         add_note(session, text);
 }
 
+/* Sending one reads from the peer, so a flood of refusals must not become a flood of notes. */
+static bool may_send_note(struct session *session)
+{
+    time_t now = time(NULL);
+    if (session->note_second != now)
+        session->notes_sent = 0;
+    session->note_second = now;
+    return session->notes_sent++ < LIMIT_NOTES && session->state == SESSION_UP && sshio_alive(session->ssh);
+}
+
 void session_send_notes(struct session *session)
 {
-    while (session->notes != NULL && session->state == SESSION_UP && sshio_alive(session->ssh)) {
+    while (session->notes != NULL) {
         struct note *note = session->notes;
         DL_DELETE(session->notes, note);
         session->nnotes--;
-        ssh_send_debug(session->ssh, note->text, 1);
+        if (may_send_note(session))
+            ssh_send_debug(session->ssh, note->text, 1);
         session_touch(session);
         free(note);
     }

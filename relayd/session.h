@@ -60,8 +60,12 @@ struct session {
     enum reason end_reason;
     char end_detail[200];
 
-    uint64_t emptied_at; /* socket.in_bytes when libssh had no message left for us */
-    uint64_t parked_at;  /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
+    bool wants_write;                     /* something was held back because the socket was full */
+    uint64_t flushed_raw, flushed_socket; /* the counters when nothing was left to send */
+    time_t note_second;                   /* in which */
+    unsigned notes_sent;                  /* this many notes were sent */
+    uint64_t emptied_at;                  /* socket.in_bytes when libssh had no message left for us */
+    uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
     struct ssh_counter_struct raw, socket;
     struct ssh_callbacks_struct callbacks;
     struct event read_event, write_event, timer;
@@ -111,6 +115,9 @@ void session_set_timer(struct session *session, unsigned ms);
 /* False while the socket is full or a rekey parks what is written. */
 bool session_may_write(struct session *session);
 void session_park(struct session *session);
+
+/* Bytes read since libssh last had no message left for us. */
+uint64_t session_backlog(const struct session *session);
 
 void session_list_work(struct channel *channel);
 void session_unlist_work(struct channel *channel);

@@ -1,6 +1,7 @@
 #include "relayd/sshio.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,24 +45,52 @@ static int describe(ssh_key ssh, struct host_key *key)
     return 0;
 }
 
-/* Makes the key under another name first, so that a crash leaves no half of one. */
-static int make_host_key(const struct host_key *key, struct failure *failure)
+static ssh_key read_key(const char *path)
 {
-    char temporary[sizeof(key->path) + 8], public[sizeof(key->path) + 8];
     ssh_key ssh = NULL;
-    int rc = -1;
-    snprintf(temporary, sizeof(temporary), "%s.new", key->path);
-    snprintf(public, sizeof(public), "%s.pub", key->path);
+    return ssh_pki_import_privkey_file(path, NULL, NULL, NULL, &ssh) == SSH_OK ? ssh : NULL;
+}
+
+static int sync_file(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = fd >= 0 ? fsync(fd) : -1;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* Writes the key under another name first and reads it back: neither a crash nor a full disk, of
+ * which libssh does not tell, leaves half of one. */
+static int write_key(ssh_key ssh, const char *dir, const char *path)
+{
+    char temporary[600], public[600];
+    snprintf(temporary, sizeof(temporary), "%s.new", path);
+    snprintf(public, sizeof(public), "%s.pub", path);
+    unlink(temporary);
+    errno = ENOSPC; /* unless somebody knows better */
+    int rc = ssh_pki_export_privkey_file(ssh, NULL, NULL, NULL, temporary) == SSH_OK ? sync_file(temporary)
+                                                                                     : -1;
+    ssh_key written = rc == 0 ? read_key(temporary) : NULL;
+    if (written == NULL || rename(temporary, path) != 0) {
+        ssh_key_free(written);
+        unlink(temporary);
+        return -1;
+    }
+    ssh_key_free(written);
+    ssh_pki_export_pubkey_file(ssh, public); /* a convenience: it can be made again from the key */
+    return sync_file(dir);
+}
+
+static int make_host_key(const char *dir, const struct host_key *key, struct failure *failure)
+{
+    ssh_key ssh = NULL;
     if (ssh_pki_generate_key(SSH_KEYTYPE_ED25519, NULL, &ssh) != SSH_OK)
-        fail(failure, REASON_out_of_memory, "cannot make a host key");
-    else if (ssh_pki_export_privkey_file(ssh, NULL, NULL, NULL, temporary) != SSH_OK ||
-             rename(temporary, key->path) != 0)
+        return fail(failure, REASON_out_of_memory, "cannot make a host key");
+    int rc = write_key(ssh, dir, key->path);
+    if (rc != 0)
         fail(failure, REASON_store_unavailable, "cannot write the host key %s: %s", key->path,
              strerror(errno));
-    else
-        rc = ssh_pki_export_pubkey_file(ssh, public) == SSH_OK
-                 ? 0
-                 : fail(failure, REASON_store_unavailable, "cannot write %s: %s", public, strerror(errno));
     ssh_key_free(ssh);
     return rc;
 }
@@ -69,20 +98,21 @@ static int make_host_key(const struct host_key *key, struct failure *failure)
 int sshio_host_key(const char *dir, struct host_key *key, struct failure *failure)
 {
     struct stat st;
-    ssh_key ssh = NULL;
     snprintf(key->path, sizeof(key->path), "%s/ssh_host_ed25519_key", dir);
     if (stat(key->path, &st) != 0) {
         if (errno != ENOENT)
             return fail(failure, REASON_store_unavailable, "cannot read the host key %s: %s", key->path,
                         strerror(errno));
-        if (make_host_key(key, failure) != 0)
+        if (make_host_key(dir, key, failure) != 0)
             return -1;
-    } else if ((st.st_mode & 077) != 0) {
+    } else if ((st.st_mode & 077) != 0 || (st.st_uid != geteuid() && st.st_uid != 0)) {
         return fail(failure, REASON_store_unavailable,
-                    "others may read the host key %s: chmod 600 it, or replace it if somebody did",
+                    "others may read the host key %s: give it to the user of relayd and chmod 600 it, or "
+                    "replace it if somebody did",
                     key->path);
     }
-    if (ssh_pki_import_privkey_file(key->path, NULL, NULL, NULL, &ssh) != SSH_OK)
+    ssh_key ssh = read_key(key->path);
+    if (ssh == NULL)
         return fail(failure, REASON_store_unavailable,
                     "cannot read the host key %s: is it an OpenSSH private key without a passphrase?",
                     key->path);

@@ -26,10 +26,21 @@ struct store {
 };
 
 static atomic_bool healthy = true;
+static atomic_bool readable = true;
 
 bool store_healthy(void)
 {
     return atomic_load(&healthy);
+}
+
+bool store_readable(void)
+{
+    return atomic_load(&readable);
+}
+
+void store_set_readable(bool now)
+{
+    atomic_store(&readable, now);
 }
 
 const char *store_version(void)

@@ -58,7 +58,9 @@ void store_rollback(struct store *store);
 /* Fills in failure with `reason` and what SQLite said last, and returns -1. */
 int store_failed(struct store *store, enum reason reason, struct failure *failure);
 
-/* Whether the last write worked: "ok", or what went wrong. Any thread. */
+/* Whether the last write, and the last look-up at a login, worked. Any thread. */
 bool store_healthy(void);
+bool store_readable(void);
+void store_set_readable(bool readable);
 
 #endif

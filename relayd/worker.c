@@ -187,6 +187,7 @@ static void receive(struct worker *worker, struct mail *mail)
         begin_stop(worker);
         break;
     case MAIL_SEEN:
+    case MAIL_FORGET:
         break; /* for the keeper alone */
     }
 }
@@ -212,7 +213,8 @@ static void on_mail(evutil_socket_t fd, short what, void *arg)
 /* A session may be on its way from any worker to any other: all end when none is left at all. */
 static bool is_done(const struct worker *worker)
 {
-    return worker->stopping && session_live() == 0;
+    /* In this order: a connection is counted as live before it is no longer posted. */
+    return worker->stopping && atomic_load(&posted) == 0 && session_live() == 0;
 }
 
 static void *run(void *arg)

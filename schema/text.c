@@ -10,6 +10,11 @@
 
 static void render(FILE *out, const json_t *value, int indent);
 
+static char plain(char c)
+{
+    return c < 0x20 || c > 0x7e ? '?' : c;
+}
+
 /* The text of one cell; free() it. */
 static char *cell(const json_t *value)
 {
@@ -37,8 +42,7 @@ static char *cell(const json_t *value)
         return NULL;
     }
     for (char *p = text; *p != '\0'; p++)
-        if (*p < 0x20 || *p > 0x7e)
-            *p = '?';
+        *p = plain(*p);
     return text;
 }
 
@@ -60,7 +64,7 @@ static int cell_width(const json_t *value)
 static void put_header(FILE *out, const char *name, int width)
 {
     for (; *name != '\0'; name++, width--)
-        fputc(*name == '_' ? ' ' : *name >= 'a' && *name <= 'z' ? *name - 'a' + 'A' : *name, out);
+        fputc(*name == '_' ? ' ' : *name >= 'a' && *name <= 'z' ? *name - 'a' + 'A' : plain(*name), out);
     fprintf(out, "%*s", width > 0 ? width : 0, "");
 }
 
@@ -103,7 +107,10 @@ static void render_object(FILE *out, json_t *object, int indent)
         width = (int)strlen(name) > width ? (int)strlen(name) : width;
     json_object_foreach(object, name, value) {
         bool nested = json_is_object(value) || json_is_object(json_array_get(value, 0));
-        fprintf(out, "%*s%s:", indent, "", name);
+        fprintf(out, "%*s", indent, "");
+        for (const char *p = name; *p != '\0'; p++)
+            fputc(plain(*p), out);
+        fputc(':', out);
         if (nested) {
             fputc('\n', out);
             render(out, value, indent + 2);

@@ -183,6 +183,10 @@ static int check_arg(const struct usage_arg *arg, const json_t *value, char *err
 int usage_check(const struct usage *usage, const json_t *args, char *error, size_t size)
 {
     size_t known = 0;
+    if (!json_is_object(args)) {
+        snprintf(error, size, "the arguments must be an object");
+        return -1;
+    }
     for (size_t i = 0; i < usage->n; i++) {
         const json_t *value = json_object_get(args, usage->arg[i].name);
         known += value != NULL;

@@ -170,16 +170,20 @@ def test_adding_what_is_there_exactly_so_is_success(relay, keys):
             assert relay.ctl(*args)["status"] == second, args
     assert relay.ctl("show", "raspi")["rules"] == ["cam", "web.*:80"]
     refused(relay, "exists", "add-device", "--name", "raspi", "--allow", "other", a, says=["raspi", "rules"])
-    refused(relay, "exists", "add-client", "--name", "alice2", "--expires", "8h", b, says="expiry")
+    assert relay.ctl("add-device", "--name", "twice", "--allow", "x", "--allow", "X", keys.new() + ".pub")["rules"] == ["x"]
+    assert relay.ctl("allow", "alice2", "web:080")["rules"] == ["*", "web:80"], "a port has one spelling"
+    assert relay.ctl("disallow", "Alice2.Default", "WEB:80")["status"] == "disallowed", "a name has no case"
 
 
-def test_another_expiry_is_not_the_same(relay, keys):
+def test_adding_again_prolongs_an_expiry(relay, keys):
     key = keys.new() + ".pub"
     args = ["add-client", "--name", "alice", key, "--expires"]
     assert relay.ctl(*args, "2099-12-31")["status"] == "added"
     assert relay.ctl(*args, "2099-12-31")["status"] == "unchanged"
-    refused(relay, "exists", *args, "2098-12-31", says="expiry")
-    assert relay.ctl("show", "alice")["expires"] == "2099-12-31T00:00:00Z"
+    assert relay.ctl(*args, "2098-12-31")["status"] == "updated"
+    assert relay.ctl("show", "alice")["expires"] == "2098-12-31T00:00:00Z"
+    assert relay.ctl(*args[:-1])["status"] == "unchanged", "without --expires nothing is asked of it"
+    assert relay.ctl("show", "alice")["expires"] == "2098-12-31T00:00:00Z"
 
 
 @pytest.mark.parametrize("text,ok", [

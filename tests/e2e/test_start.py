@@ -366,4 +366,4 @@ def test_the_log_as_json(procs, place, keys):
         assert re.match(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", row["time"]) and row["level"] in ("info", "warn")
     (row,) = [row for row in rows if "unknown_key" in row["message"]]
     assert row["level"] == "warn" and row["session"] >= 1
-    assert row["message"].startswith('refused login "we"ird\\x09\\x1b@127.0.0.1 SHA256:')
+    assert row["message"].startswith('refused login "we\\x22ird\\x09\\x1b@127.0.0.1 SHA256:')

@@ -1,0 +1,146 @@
+#include "schema/text.h"
+
+#include "support.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void expect_text(const char *json, const char *expected)
+{
+    json_t *value = json_loads(json, JSON_DECODE_ANY, NULL);
+    cr_assert_not_null(value, "%s", json);
+    char *text = text_render(value);
+    cr_assert_not_null(text);
+    cr_expect_str_eq(text, expected, "%s gives:\n%s", json, text);
+    free(text);
+    json_decref(value);
+}
+
+Test(text, single_values)
+{
+    expect_text("\"hello\"", "hello\n");
+    expect_text("\"\"", "\n");
+    expect_text("7", "7\n");
+    expect_text("-9223372036854775808", "-9223372036854775808\n");
+    expect_text("true", "yes\n");
+    expect_text("false", "no\n");
+    expect_text("null", "-\n");
+    expect_text("[]", "none\n");
+    expect_text("[\"a\",\"b\"]", "a b\n");
+}
+
+Test(text, a_table)
+{
+    expect_text("[{\"name\":\"raspi\",\"last_seen\":null,\"port\":22,\"rules\":[\"a\",\"b:80\"]},"
+                "{\"name\":\"x\",\"last_seen\":\"now\",\"port\":65535,\"rules\":[]}]",
+                "NAME   LAST SEEN  PORT   RULES\n"
+                "raspi  -          22     a b:80\n"
+                "x      now        65535  none\n");
+}
+
+Test(text, columns_are_those_of_the_first_row)
+{
+    expect_text("[{\"a\":1,\"b\":2},{\"b\":3,\"c\":4},{\"a\":5}]", "A  B\n1  2\n-  3\n5  -\n");
+}
+
+Test(text, wide_cells_push_the_columns_apart)
+{
+    expect_text("[{\"a\":\"x\",\"b\":\"y\"},{\"a\":\"xxxxx\",\"b\":\"y\"}]",
+                "A      B\nx      y\nxxxxx  y\n");
+}
+
+Test(text, a_row_that_is_no_object_shows_nothing)
+{
+    expect_text("[{\"a\":1},7,\"x\"]", "A\n1\n-\n-\n");
+}
+
+Test(text, an_object)
+{
+    expect_text("{\"name\":\"raspi\",\"id\":7,\"rules\":[\"a\",\"b\"],\"on\":true,\"seen\":null}",
+                "name:  raspi\nid:    7\nrules: a b\non:    yes\nseen:  -\n");
+}
+
+Test(text, what_is_nested_is_indented)
+{
+    expect_text("{\"name\":\"x\",\"keys\":[{\"type\":\"t\",\"home\":false}],\"closed\":{\"sessions\":2}}",
+                "name:   x\nkeys:\n  TYPE  HOME\n  t     no\nclosed:\n  sessions: 2\n");
+    expect_text("{\"keys\":[]}", "keys: none\n");
+}
+
+/* Each byte value as a one-byte text, where JSON can hold it. */
+Test(text, control_bytes_never_pass)
+{
+    static const char *const shapes[] = { "s",       "[s]",       "[{s:s}]",    "{s:s}",
+                                          "{s:[s]}", "{s:{s:s}}", "{s:[{s:s}]}" };
+    for (size_t shape = 0; shape < sizeof(shapes) / sizeof(shapes[0]); shape++) {
+        for (int c = 1; c < 128; c++) {
+            char bad[] = { 'x', (char)c, 'y', '\0' };
+            json_t *value = shape == 0   ? json_string(bad)
+                            : shape == 1 ? json_pack("[s]", bad)
+                            : shape < 4  ? json_pack(shapes[shape], "k", bad)
+                            : shape == 4 ? json_pack(shapes[shape], "k", bad)
+                                         : json_pack(shapes[shape], "k", "l", bad);
+            char *text = text_render(value);
+            size_t len = strlen(text);
+            cr_assert_eq(text[len - 1], '\n');
+            for (size_t i = 0; i < len; i++)
+                cr_assert((text[i] >= 0x20 && text[i] < 0x7f) || text[i] == '\n', "byte 0x%02x in shape %s",
+                          c, shapes[shape]);
+            cr_assert_not_null(strstr(text, c >= 0x20 && c < 0x7f ? bad : "x?y"), "byte 0x%02x in shape %s",
+                               c, shapes[shape]);
+            free(text);
+            json_decref(value);
+        }
+    }
+}
+
+Test(text, a_newline_forges_no_row)
+{
+    expect_text("[{\"name\":\"a\\nadmin\",\"kind\":\"x\"}]", "NAME     KIND\na?admin  x\n");
+    expect_text("{\"comment\":\"a\\nname: root\"}", "comment: a?name: root\n");
+    expect_text("\"a\\nb\"", "a?b\n");
+}
+
+Test(text, every_byte_outside_ascii_is_one_mark)
+{
+    expect_text("\"\xc3\xa9\"", "??\n");
+    expect_text("\"\xe2\x80\xae\"", "???\n");
+    expect_text("[{\"a\":\"\xc3\xa9\",\"b\":1}]", "A   B\n??  1\n");
+}
+
+Test(text, keys_are_shown_plain)
+{
+    expect_text("{\"a\\u001b[2J\":1}", "a?[2J: 1\n");
+    expect_text("[{\"a\\u001b\":1}]", "A?\n1\n");
+}
+
+Test(text, more_columns_than_there_is_room_for)
+{
+    json_t *row = json_object(), *rows = json_array();
+    for (int i = 0; i < 60; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "c%d", i);
+        json_object_set_new(row, name, json_integer(i));
+    }
+    json_array_append_new(rows, row);
+    char *text = text_render(rows);
+    cr_assert_not_null(text);
+    cr_expect_not_null(strstr(text, "C0  "));
+    cr_expect_not_null(strstr(text, "C23\n"));
+    free(text);
+    json_decref(rows);
+}
+
+Test(text, a_long_table)
+{
+    json_t *rows = json_array();
+    for (int i = 0; i < 2000; i++)
+        json_array_append_new(rows, json_pack("{s:s, s:i}", "text", repeat('x', 1000), "n", i));
+    char *text = text_render(rows);
+    cr_assert_not_null(text);
+    size_t digits = 10 + 90 * 2 + 900 * 3 + 1000 * 4;
+    cr_expect_eq(strlen(text), 1004 + 2000 * 1003 + digits);
+    free(text);
+    json_decref(rows);
+}
