@@ -121,7 +121,7 @@ static bool ask_often(struct pair *p, ssh_session s)
 
 static bool send_damaged(struct pair *p, ssh_session s)
 {
-    char data[CHUNK] = {0};
+    char data[CHUNK] = { 0 };
     ssh_channel ch = ssh_channel_new(s);
 
     if (ch == NULL || ssh_channel_open_forward(ch, "probe", 22, "127.0.0.1", 1) != SSH_OK)
@@ -249,16 +249,15 @@ static void serve_channel(struct pair *p, ssh_channel_callbacks callbacks)
 
 static enum verdict serve(struct pair *p)
 {
-    struct ssh_channel_callbacks_struct callbacks = {.userdata = p,
-                                                     .channel_data_function = on_data,
-                                                     .channel_open_response_function =
-                                                         on_open_response};
+    struct ssh_channel_callbacks_struct callbacks = { .userdata = p,
+                                                      .channel_data_function = on_data,
+                                                      .channel_open_response_function = on_open_response };
     time_t end = time(NULL) + TIMEOUT_S;
     enum verdict verdict = UNDECIDED;
 
     ssh_callbacks_init(&callbacks);
     while (verdict == UNDECIDED && !is_dead(p->server) && time(NULL) < end) {
-        struct pollfd pfd = {.fd = ssh_get_fd(p->server), .events = POLLIN};
+        struct pollfd pfd = { .fd = ssh_get_fd(p->server), .events = POLLIN };
         ssh_message m;
 
         poll(&pfd, 1, 100);
@@ -274,8 +273,7 @@ static enum verdict serve(struct pair *p)
 /* Plays one pair to its end. The server's session is freed here, its callbacks' storage is ours. */
 static enum verdict play(struct pair *p, int server_fd)
 {
-    struct ssh_callbacks_struct callbacks = {.userdata = p,
-                                             .global_request_function = on_global_request};
+    struct ssh_callbacks_struct callbacks = { .userdata = p, .global_request_function = on_global_request };
     ssh_bind bind = ssh_bind_new();
     ssh_key key = NULL;
     bool config = false;
@@ -313,10 +311,9 @@ static void make_sockets(int fds[2])
     exit(UNCLEAR);
 }
 
-static enum verdict plain(bool (*script)(struct pair *, ssh_session),
-                          enum verdict (*judge)(struct pair *))
+static enum verdict plain(bool (*script)(struct pair *, ssh_session), enum verdict (*judge)(struct pair *))
 {
-    struct pair p = {.script = script, .judge = judge};
+    struct pair p = { .script = script, .judge = judge };
     int fds[2];
 
     make_sockets(fds);
@@ -352,8 +349,7 @@ static bool pass_on(struct pair *p, int from)
 static void *relay_main(void *arg)
 {
     struct pair *p = arg;
-    struct pollfd pfd[2] = {{.fd = p->ends[0], .events = POLLIN},
-                            {.fd = p->ends[1], .events = POLLIN}};
+    struct pollfd pfd[2] = { { .fd = p->ends[0], .events = POLLIN }, { .fd = p->ends[1], .events = POLLIN } };
     bool up = true;
 
     while (up && poll(pfd, 2, -1) > 0)
@@ -367,11 +363,9 @@ static void *relay_main(void *arg)
 
 static enum verdict tamper_with(const char *cipher, const char *mac, int victim)
 {
-    struct pair p = {.script = send_damaged,
-                     .judge = judge_tamper,
-                     .cipher = cipher,
-                     .mac = mac,
-                     .victim = victim};
+    struct pair p = {
+        .script = send_damaged, .judge = judge_tamper, .cipher = cipher, .mac = mac, .victim = victim
+    };
     int near[2], far[2];
     pthread_t relay;
     enum verdict verdict;
@@ -391,11 +385,11 @@ static enum verdict tamper_with(const char *cipher, const char *mac, int victim)
 
 static enum verdict tamper(void)
 {
-    static const char *const suites[][2] = {{"aes128-gcm@openssh.com", NULL},
-                                            {"aes256-gcm@openssh.com", NULL},
-                                            {"chacha20-poly1305@openssh.com", NULL},
-                                            {"aes256-ctr", "hmac-sha2-256-etm@openssh.com"}};
-    static const int victims[] = {1, CHUNK / 2}; /* in the tag, in the text */
+    static const char *const suites[][2] = { { "aes128-gcm@openssh.com", NULL },
+                                             { "aes256-gcm@openssh.com", NULL },
+                                             { "chacha20-poly1305@openssh.com", NULL },
+                                             { "aes256-ctr", "hmac-sha2-256-etm@openssh.com" } };
+    static const int victims[] = { 1, CHUNK / 2 }; /* in the tag, in the text */
     enum verdict worst = SAFE;
 
     for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
@@ -413,10 +407,10 @@ static const struct mode {
     enum verdict (*run)(void);
     const char *safe, *unsafe;
 } modes[] = {
-    {"confirm", confirm, "a second confirmation of a channel ends the session",
-     "a peer can confirm an open channel again and replace its window and maximum packet"},
-    {"leak", leak, "global requests leave nothing behind", "each global request leaks its address"},
-    {"tamper", tamper, "a damaged packet ends the session", "a damaged packet is delivered"},
+    { "confirm", confirm, "a second confirmation of a channel ends the session",
+      "a peer can confirm an open channel again and replace its window and maximum packet" },
+    { "leak", leak, "global requests leave nothing behind", "each global request leaks its address" },
+    { "tamper", tamper, "a damaged packet ends the session", "a damaged packet is delivered" },
 };
 
 int main(int argc, char **argv)
