@@ -101,15 +101,19 @@ static void complain_about_words(int argc, char *const argv[])
     size_t len = strlen(argv[0]), known = 0;
     for (size_t i = 0; i < NCOMMANDS; i++)
         known += strncmp(commands[i].words, argv[0], len) == 0 && commands[i].words[len] == ' ';
-    if (known > 0)
-        fprintf(stderr, "relayctl: %s %s%s; known are:", argv[0], argc > 1 ? "what? not " : "what?",
-                argc > 1 ? argv[1] : "");
+    if (known > 0 && argc > 1)
+        fprintf(stderr, "relayctl: there is no %s %s; known are", argv[0], argv[1]);
+    else if (known > 0)
+        fprintf(stderr, "relayctl: %s what? known are", argv[0]);
     else
-        fprintf(stderr, "relayctl: unknown command %s; known are:", argv[0]);
+        fprintf(stderr, "relayctl: unknown command %s; known are", argv[0]);
+    const char *before = ": ";
     for (size_t i = 0; i < NCOMMANDS; i++) {
         const char *words = commands[i].words;
-        if ((commands[i].roles & ADMIN) && (known == 0 || strncmp(words, argv[0], len) == 0))
-            fprintf(stderr, " %s%s", known > 0 ? words + len + 1 : words, i + 1 < NCOMMANDS ? "," : "");
+        if (!(commands[i].roles & ADMIN) || (known > 0 && strncmp(words, argv[0], len) != 0))
+            continue;
+        fprintf(stderr, "%s%s", before, known > 0 ? words + len + 1 : words);
+        before = ", ";
     }
     fprintf(stderr, "\n");
 }
@@ -122,8 +126,8 @@ static json_t *make_args(const struct command *command, int argc, char *const ar
     usage_parse(command->arguments, &usage);
     json_t *args = usage_from_words(&usage, argc, argv, error, sizeof(error));
     if (args == NULL) {
-        fprintf(stderr, "relayctl: %s: %s\nusage: relayctl %s %s\n", command->words, error, command->words,
-                command->arguments);
+        fprintf(stderr, "relayctl: %s: %s\nusage: relayctl %s%s%s\n", command->words, error, command->words,
+                *command->arguments ? " " : "", command->arguments);
         return NULL;
     }
     const char *given = json_string_value(json_object_get(args, "key"));

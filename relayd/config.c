@@ -75,6 +75,19 @@ static const char *parse_PATH(const char *text, void *value)
     return parse_TEXT(text, value);
 }
 
+/* HOST or HOST:PORT, an IPv6 address in brackets, or nothing. */
+static const char *parse_HOST(const char *text, void *value)
+{
+    size_t host = text[0] == '['
+                      ? strspn(text + 1, "0123456789abcdefABCDEF:.") + 2
+                      : strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_");
+    bool closed = text[0] != '[' || (host <= strlen(text) && text[host - 1] == ']');
+    size_t digits = closed && text[host] == ':' ? strspn(text + host + 1, "0123456789") : 0;
+    bool whole = closed && (text[host] == '\0' ||
+                            (host > 0 && digits > 0 && digits <= 5 && text[host + 1 + digits] == '\0'));
+    return whole ? parse_TEXT(text, value) : "HOST or HOST:PORT, with an IPv6 address in brackets";
+}
+
 /* A whole number followed by a unit of the table (name, factor); *result in the base unit. */
 struct unit {
     const char *name;
@@ -178,8 +191,7 @@ struct source {
     struct config *config;
     const char *file; /* NULL: the command line */
     FILE *in;
-    int line; /* that is being read; inih takes long ones in pieces */
-    bool line_ended;
+    int line;    /* that is being read; inih takes long ones in pieces */
     int refused; /* the first line that was refused; 0: none */
     bool met[NKEYS];
 };
@@ -229,7 +241,7 @@ static char *read_line(char *line, int size, void *arg)
         return got;
     for (int c = 0; c != '\n' && c != EOF;)
         c = fgetc(source->in);
-    refuse_line(source, "that line is too long or has a NUL byte: expected fewer than 200 bytes of text");
+    refuse_line(source, "that line is too long or has a NUL byte: expected at most 198 bytes of text");
     line[0] = '\0'; /* for inih: an empty line */
     return line;
 }
@@ -241,7 +253,10 @@ static int on_key(void *arg, const char *section, const char *name, const char *
     char error[768];
     int i = find_key(name);
     if (strcmp(section, "relayd") != 0) {
-        snprintf(error, sizeof(error), "section [%s]: expected [relayd]", section);
+        if (*section == '\0')
+            snprintf(error, sizeof(error), "%s stands before the line [relayd]", name);
+        else
+            snprintf(error, sizeof(error), "section [%s]: expected [relayd]", section);
         return refuse_line(source, error);
     }
     if (i < 0) {
@@ -259,12 +274,12 @@ static int load_file(struct config *config, const char *path)
         return -1;
     }
     int first_bad = ini_parse_stream(read_line, &source, on_key, &source);
-    bool unreadable = ferror(source.in) != 0;
-    fclose(source.in);
-    if (unreadable) {
+    if (ferror(source.in)) {
         fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
+        fclose(source.in);
         return -1;
     }
+    fclose(source.in);
     if (first_bad > 0 && (source.refused == 0 || first_bad < source.refused))
         fprintf(stderr, "relayd: %s:%d: expected KEY = VALUE or [relayd]\n", path, first_bad);
     return first_bad == 0 && source.refused == 0 ? 0 : -1;

@@ -26,6 +26,7 @@ struct config_addresses {
         char text[CONFIG_TEXT_SIZE];                                                                         \
     }
 #define CONFIG_C_TEXT CONFIG_C_PATH
+#define CONFIG_C_HOST CONFIG_C_PATH
 #define CONFIG_C_COUNT unsigned
 #define CONFIG_C_LEVEL unsigned    /* enum log_level */
 #define CONFIG_C_FORMAT bool       /* true: json */

@@ -25,7 +25,7 @@ static const char *why_unreachable(const struct session *session, const char *na
         return "no rule allows it";
     bool own;
     bool known = directory_owner(session->tenant->directory, name, &own) != 0;
-    return known ? "it is not online" : "there is no such name";
+    return known ? "nobody serves that name and port now" : "there is no such name";
 }
 
 /* Does this session get a way to host:port? On success *name is set; a device may only reach what

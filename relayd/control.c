@@ -100,8 +100,9 @@ static void log_change(const struct request *request)
 static void answer(struct connection *connection, struct request *request)
 {
     if (request->failure.reason != REASON_none) {
-        log_info("control: %s refused: %s: %s", request->command->words, reason_code(request->failure.reason),
-                 request->failure.text);
+        struct log_subject subject = { .tenant = request->tenant };
+        log_write(LOG_LEVEL_INFO, &subject, "control: %s refused: %s: %s", request->command->words,
+                  reason_code(request->failure.reason), request->failure.text);
         put_error(connection, connection->id, request->failure.reason, request->failure.text);
     } else {
         if (request->changed)
@@ -136,7 +137,7 @@ static enum reason give_up(struct request *request)
 {
     enum request_progress progress = REQUEST_QUEUED;
     if (atomic_compare_exchange_strong(&request->progress, &progress, REQUEST_CANCELLED))
-        return REASON_store_unavailable;
+        return request->command->steps->changes ? REASON_store_unavailable : REASON_timeout;
     return progress == REQUEST_STORED && request->command->steps->changes ? REASON_durable_not_applied
                                                                           : REASON_timeout;
 }

@@ -96,10 +96,18 @@ fail:
     return -1;
 }
 
+/* After a change of the device's name: a name that it owned may be its own now. */
+static void count_owned(struct directory *directory, int64_t principal)
+{
+    struct owned *owned, *next, *device = find_device(directory, principal);
+    device->nowned = 0;
+    HASH_ITER(hh, directory->owned, owned, next)
+        device->nowned += !owned->device && owned->principal == principal;
+}
+
 int directory_set_device(struct directory *directory, int64_t principal, const char *name)
 {
     struct owned *old = find_device(directory, principal);
-    unsigned nowned = old != NULL ? old->nowned : 0;
     if (old != NULL && name != NULL && strcmp(old->name, name) == 0)
         return 0;
     if (old != NULL)
@@ -107,7 +115,7 @@ int directory_set_device(struct directory *directory, int64_t principal, const c
     if (name != NULL) {
         if (add_owned(directory, name, principal, true) != 0)
             return -1;
-        find_device(directory, principal)->nowned = nowned;
+        count_owned(directory, principal);
         return 0;
     }
     struct owned *owned, *next;

@@ -19,7 +19,8 @@ void keeper_stop(void);
 /* Takes the request over. Any thread. */
 void keeper_request(struct request *request);
 
-/* A login; written behind, and dropped when too much waits. The text is copied. Any thread. */
+/* A device or client that is here, or was until now; written behind, and dropped when too much waits. The
+ * text is copied. Any thread. */
 void keeper_saw_login(int64_t principal_id, int64_t key_id, const char *address);
 
 /* An endpoint that is served; `published`: its row is made if there is none. -1: it was dropped, for

@@ -43,16 +43,28 @@ static void revoke_session(struct request *request, struct session *session)
     request->closed_sessions++;
 }
 
-/* Closes the bridges that `reason` makes illegal and counts those that fall with their sessions. */
-static void cut_bridges(struct request *request, struct tenant *tenant)
+/* What a client has left behind when it went still needs its right. */
+static bool may_have_left(struct loop *loop, const struct request *request, const struct connect *connect)
+{
+    if (connect->client != NULL || connect->client_principal != request->principal_id)
+        return true;
+    struct principal *principal = principal_acquire(loop, connect->tenant, connect->client_principal);
+    if (principal == NULL)
+        return false;
+    bool allowed = principal->kind == PRINCIPAL_CLIENT &&
+                   rules_allow(&principal->rules, connect->name, connect->port);
+    principal_release(connect->tenant, principal);
+    return allowed;
+}
+
+/* Closes the bridges that the change makes illegal and counts those that fall with their sessions. */
+static void cut_bridges(struct loop *loop, struct request *request, struct tenant *tenant)
 {
     struct connect *connect, *next;
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
         bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
                     (connect->device != NULL && connect->device->state == SESSION_DEAD);
-        /* What a client has left behind goes with its right. */
-        bool left = connect->client == NULL && connect->client_principal == request->principal_id;
-        bool allowed = lost || (!left && connect_still_allowed(connect));
+        bool allowed = lost || (connect_still_allowed(connect) && may_have_left(loop, request, connect));
         request->closed_bridges += (lost || !allowed) && connect->state == CONNECT_BRIDGED;
         if (!allowed)
             connect_close(connect, REASON_revoked);
@@ -136,7 +148,7 @@ int live_apply(struct loop *loop, struct request *request)
             apply_owner(loop, request, tenant);
         else
             apply_principal(loop, request, tenant);
-        cut_bridges(request, tenant);
+        cut_bridges(loop, request, tenant);
         serve_reap(loop);
         if (removed)
             tenant_free(loop, tenant);
@@ -157,15 +169,18 @@ int live_disconnect(struct loop *loop, struct request *request)
     struct tenant *tenant = tenant_of(loop, request);
     struct session *session;
     const char *which = request_arg(request, "session");
+    char name[NAME_SIZE] = "";
     uint64_t id = is_digits(which) ? strtoull(which, NULL, 10) : 0;
+    if (id == 0 && name_canonical(which, request->tenant, name) != REASON_none)
+        name[0] = '\0';
     if (tenant != NULL) {
         DL_FOREACH2(tenant->sessions, session, tenant_next) {
-            if (id != 0 ? session->id != id : strcmp(session->principal->name, which) != 0)
+            if (id != 0 ? session->id != id : strcmp(session->principal->name, name) != 0)
                 continue;
             session_close(session, REASON_disconnected, NULL);
             request->closed_sessions++;
         }
-        cut_bridges(request, tenant);
+        cut_bridges(loop, request, tenant);
         serve_reap(loop);
     }
     if (request->closed_sessions == 0)
@@ -434,14 +449,17 @@ int live_status(struct loop *loop, struct request *request)
     return 0;
 }
 
-/* known_hosts wants [host]:port unless the port is 22. */
+/* known_hosts wants [host]:port, or the bare host if the port is 22. */
 static void known_hosts_name(const char *address, char *out, size_t size)
 {
-    const char *port = strrchr(address, ':');
-    if (port == NULL || strcmp(port, ":22") == 0)
-        snprintf(out, size, "%.*s", port != NULL ? (int)(port - address) : (int)strlen(address), address);
+    bool bracketed = address[0] == '[';
+    const char *host = address + bracketed;
+    int len = (int)strcspn(host, bracketed ? "]" : ":");
+    const char *port = host + len + bracketed;
+    if (*port == '\0' || strcmp(port, ":22") == 0)
+        snprintf(out, size, "%.*s", len, host);
     else
-        snprintf(out, size, "[%.*s]:%s", (int)(port - address), address, port + 1);
+        snprintf(out, size, "[%.*s]%s", len, host, port);
 }
 
 int live_host_key(struct loop *loop, struct request *request)

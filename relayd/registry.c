@@ -481,7 +481,10 @@ int registry_remove_key(struct store *store, struct request *request)
         return fail(&request->failure, REASON_not_found,
                     "%s has no key %.80s: relayctl list keys shows the fingerprints", name, fingerprint);
     changed(request, row.id);
-    return status_result(request, "removed", name);
+    status_result(request, "removed", name);
+    json_object_set_new(request->result, "kind", json_string("key"));
+    json_object_set_new(request->result, "fingerprint", json_string(fingerprint));
+    return 0;
 }
 
 int registry_rename(struct store *store, struct request *request)

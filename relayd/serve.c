@@ -3,6 +3,7 @@
 #include "relayd/auth.h"
 #include "relayd/connect.h"
 #include "relayd/console.h"
+#include "relayd/keeper.h"
 #include "relayd/publish.h"
 
 #include <utlist.h>
@@ -144,8 +145,10 @@ static void serve_session(struct session *session)
 static void tear_down(struct session *session)
 {
     struct channel *channel, *next;
-    if (session->tenant != NULL)
+    if (session->tenant != NULL) {
         publish_withdraw_all(session);
+        keeper_saw_login(session->principal->id, session->key_id, session->address);
+    }
     connect_lose_opens(session);
     DL_FOREACH_SAFE(session->channels, channel, next)
         chan_lose(channel);

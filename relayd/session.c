@@ -183,10 +183,16 @@ uint64_t session_backlog(const struct session *session)
     return session->socket.in_bytes - session->emptied_at;
 }
 
-/* Payload that the socket has not taken, at the least: what was sent includes the packets' frames. */
+/* Bytes of payload and of frames that were made so far, at the least: length, padding, MAC or tag. */
+static uint64_t bytes_made(const struct session *session)
+{
+    return session->raw.out_bytes + 25 * session->raw.out_packets;
+}
+
+/* Bytes that the socket has not taken, at the least. */
 static uint64_t unsent(const struct session *session)
 {
-    uint64_t made = session->raw.out_bytes - session->flushed_raw;
+    uint64_t made = bytes_made(session) - session->flushed_made;
     uint64_t sent = session->socket.out_bytes - session->flushed_socket;
     return made > sent ? made - sent : 0;
 }
@@ -196,11 +202,14 @@ static uint64_t unsent(const struct session *session)
 void session_settle(struct session *session)
 {
     if (!sshio_alive(session->ssh)) {
-        /* libssh closes the descriptor when the peer goes, and leaves it open when it breaks the protocol. */
+        /* libssh closes the descriptor when the peer goes, and leaves it open when it breaks the
+         * protocol. Asking for the farewell overwrites the error. */
+        char error[sizeof(session->end_detail)];
+        snprintf(error, sizeof(error), "%s", ssh_get_error(session->ssh));
         const char *farewell = ssh_get_disconnect_message(session->ssh);
         bool left = farewell != NULL || ssh_get_fd(session->ssh) < 0;
         session_close(session, left ? REASON_peer_left : REASON_protocol_error,
-                      farewell != NULL ? farewell : ssh_get_error(session->ssh));
+                      farewell != NULL ? farewell : error);
     }
     if (session->state != SESSION_DEAD && unsent(session) > LIMIT_UNSENT)
         session_close(session, REASON_protocol_error, "it does not read what it is sent");
@@ -216,7 +225,7 @@ void session_settle(struct session *session)
     bool armed = event_pending(&session->write_event, EV_WRITE, NULL) != 0;
     bool wanted = sshio_write_pending(session->ssh);
     if (!wanted) {
-        session->flushed_raw = session->raw.out_bytes;
+        session->flushed_made = bytes_made(session);
         session->flushed_socket = session->socket.out_bytes;
         /* Some other call has emptied the socket's buffer: there will be no event for it. */
         if (session->wants_write)

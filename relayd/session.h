@@ -60,11 +60,11 @@ struct session {
     enum reason end_reason;
     char end_detail[200];
 
-    bool wants_write;                     /* something was held back because the socket was full */
-    uint64_t flushed_raw, flushed_socket; /* the counters when nothing was left to send */
-    time_t note_second;                   /* in which */
-    unsigned notes_sent;                  /* this many notes were sent */
-    uint64_t emptied_at;                  /* socket.in_bytes when libssh had no message left for us */
+    bool wants_write;                      /* something was held back because the socket was full */
+    uint64_t flushed_made, flushed_socket; /* the counters when nothing was left to send */
+    time_t note_second;                    /* in which */
+    unsigned notes_sent;                   /* this many notes were sent */
+    uint64_t emptied_at;                   /* socket.in_bytes when libssh had no message left for us */
     uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
     struct ssh_counter_struct raw, socket;
     struct ssh_callbacks_struct callbacks;

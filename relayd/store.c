@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PATIENCE_MS 2000 /* for another process that holds the database's lock */
+#define IMPATIENCE_MS 100
+
 static const char *const sql_texts[SQL_COUNT] = {
 #define SQL(id, text) text,
 #include "relayd/store_sql.def"
@@ -114,7 +117,7 @@ struct store *store_open(const char *path, enum store_mode mode, struct failure 
         return NULL;
     }
     if (sqlite3_open_v2(path, &store->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
-        sqlite3_busy_timeout(store->db, mode == STORE_WRITE ? 3000 : 100) != SQLITE_OK ||
+        sqlite3_busy_timeout(store->db, mode == STORE_WRITE ? PATIENCE_MS : IMPATIENCE_MS) != SQLITE_OK ||
         exec(store, mode == STORE_WRITE ? write_setup : read_setup) != 0) {
         fail(failure, REASON_store_unavailable, "cannot open the database %s: %s", path,
              sqlite3_errmsg(store->db));
@@ -261,6 +264,8 @@ int64_t store_last_id(struct store *store)
 
 int store_begin(struct store *store)
 {
+    /* While it fails, whoever waits behind should not wait for each try. */
+    sqlite3_busy_timeout(store->db, store_healthy() ? PATIENCE_MS : IMPATIENCE_MS);
     int rc = store_run(store, SQL_begin, "");
     if (rc < 0)
         atomic_store(&healthy, false);

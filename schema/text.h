@@ -7,7 +7,7 @@
  * the caller frees, NULL when out of memory. Bytes outside 0x20..0x7e are shown as '?'. */
 
 /* A JSON array of objects as a table with a header, columns in the order of the first object; an
- * object as `name: value` lines, with tables for what is nested; a string as it is. */
+ * object as `name: value` lines, with tables for what is nested; a string alone. */
 char *text_render(const json_t *value);
 
 #endif

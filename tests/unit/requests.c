@@ -41,6 +41,8 @@ static void keep(struct request *request, int rc)
     last.result = rc == 0 ? json_incref(request->result) : NULL;
     last.changed = request->changed;
     last.principal_id = request->principal_id;
+    last.new_name = request->new_name;
+    memcpy(last.old_name, request->old_name, sizeof(last.old_name));
     memcpy(last.endpoint, request->endpoint, sizeof(last.endpoint));
     cr_assert_eq(rc == 0, last.failure.reason == REASON_none, "%s", last.failure.text);
     cr_assert_eq(rc == 0, last.failure.text[0] == '\0', "%s", last.failure.text);

@@ -21,7 +21,8 @@ extern struct outcome {
     json_t *result; /* NULL if it was refused */
     bool changed;
     int64_t principal_id;
-    char endpoint[NAME_SIZE];
+    bool new_name;
+    char old_name[NAME_SIZE], endpoint[NAME_SIZE];
 } last;
 
 /* Runs a command in tenant default. The arguments are JSON with ' in place of ". Returns why it was

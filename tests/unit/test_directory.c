@@ -294,6 +294,51 @@ Test(directory, a_device_s_name_goes_before_any_other_ownership)
     cr_expect_eq(directory_owned(directory, 1), 0);
 }
 
+Test(directory, names_outside_a_device_s_own_are_counted)
+{
+    cr_expect_eq(directory_owned(directory, 7), 0);
+    set_device(7, "raspi");
+    set_device(8, "other");
+    set_owner("web", 7);
+    set_owner("ftp", 7);
+    set_owner("ftp", 7);
+    cr_expect_eq(directory_owned(directory, 7), 2);
+    set_owner("web", 8);
+    cr_expect_eq(directory_owned(directory, 7), 1);
+    cr_expect_eq(directory_owned(directory, 8), 1);
+    set_owner("raspi", 8);
+    cr_expect_eq(directory_owned(directory, 8), 1, "nobody is given that");
+    set_owner("web", 0);
+    set_owner("web", 0);
+    cr_expect_eq(directory_owned(directory, 8), 0);
+    set_device(7, NULL);
+    cr_expect_eq(directory_owned(directory, 7), 0);
+    set_device(7, "raspi");
+    cr_expect_eq(directory_owned(directory, 7), 0);
+}
+
+Test(directory, a_published_name_that_becomes_the_device_s_own_counts_no_more)
+{
+    set_device(7, "raspi");
+    set_owner("web", 7);
+    set_device(7, "web");
+    cr_expect_eq(directory_owned(directory, 7), 0);
+    set_owner("ftp", 7);
+    cr_expect_eq(directory_owned(directory, 7), 1);
+}
+
+Test(directory, the_count_survives_names_that_wander)
+{
+    set_device(1, "a");
+    set_device(2, "b");
+    set_owner("web", 2);
+    set_device(1, "b"); /* the news of 2's new name comes later */
+    set_device(2, "a");
+    cr_expect_eq(directory_owned(directory, 2), 1);
+    set_owner("web", 0);
+    cr_expect_eq(directory_owned(directory, 2), 0);
+}
+
 Test(directory, free_of_nothing)
 {
     directory_free(NULL);

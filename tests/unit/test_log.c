@@ -66,6 +66,30 @@ Test(log, escape_never_cuts_an_escape_and_always_ends)
     }
 }
 
+Test(log, quotes_have_a_clear_end)
+{
+    static const struct {
+        const char *text, *quoted;
+    } rows[] = { { "", "\"\"" },
+                 { "a b", "\"a b\"" },
+                 { "a\"b", "\"a\\x22b\"" },
+                 { "a\\", "\"a\\x5c\"" },
+                 { "\n", "\"\\x0a\"" } };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char out[16];
+        log_quote(rows[i].text, out, sizeof(out));
+        cr_expect_str_eq(out, rows[i].quoted);
+    }
+    for (size_t size = 3; size < 12; size++) {
+        char out[16];
+        memset(out, '#', sizeof(out));
+        log_quote("ab\"cdefghijkl", out, size);
+        cr_expect_lt(strlen(out), size);
+        cr_expect_eq(out[strlen(out) - 1], '"', "size %zu: %s", size, out);
+        cr_expect_eq(out[size], '#', "written behind the end");
+    }
+}
+
 /* ---- Lines ---- */
 
 Test(log, a_text_line)

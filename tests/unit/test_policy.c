@@ -113,6 +113,25 @@ Test(policy, text_is_in_lower_case)
     rule_free(NULL);
 }
 
+Test(policy, text_is_canonical)
+{
+    static const struct {
+        const char *text, *canonical;
+    } rows[] = { { "web", "web" },
+                 { "web:00080", "web:80" },
+                 { "web:80-80", "web:80" },
+                 { "web:00001-00002,080,65535", "web:1-2,80,65535" },
+                 { "web:443,80", "web:443,80" } };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct rule *rule = rule_new(rows[i].text), *again = rule_new(rows[i].canonical);
+        cr_assert(rule != NULL && again != NULL, "%s", rows[i].text);
+        cr_expect_str_eq(rule_text(rule), rows[i].canonical);
+        cr_expect_str_eq(rule_text(again), rows[i].canonical);
+        rule_free(rule);
+        rule_free(again);
+    }
+}
+
 Test(policy, refuses_what_is_no_rule)
 {
     static const char *const rows[] = { "",
@@ -193,5 +212,20 @@ Test(policy, rights_are_the_listed_rules_and_nothing_else)
     cr_assert_eq(rules_add(&rules, "b"), 0);
     cr_expect(rules_allow(&rules, "b", 1));
     rules_clear(&rules);
+    rules_clear(&rules);
+}
+
+Test(policy, a_rule_is_added_once)
+{
+    struct rules rules = { 0 };
+    cr_expect_eq(rules_add_new(&rules, "web:80"), 0);
+    cr_expect_eq(rules_add_new(&rules, "a"), 0);
+    cr_expect_eq(rules_add_new(&rules, "Web:080"), 0);
+    cr_expect_eq(rules_add_new(&rules, "a"), 0);
+    cr_expect_eq(rules.n, 2);
+    cr_expect_eq(rules_add_new(&rules, "web:"), -1);
+    cr_expect_eq(rules_add_new(&rules, "web"), 0);
+    cr_expect_eq(rules.n, 3);
+    cr_expect(rules_allow(&rules, "web", 443));
     rules_clear(&rules);
 }

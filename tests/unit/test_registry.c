@@ -140,6 +140,15 @@ Test(registry, a_rule_said_twice_is_one_rule_the_next_time_too)
                 run("add-client", "{'name':'alice','allow':['a','A'],'key':'%s'}", KEY(ED25519)));
 }
 
+static int64_t expiry_of(const char *name)
+{
+    struct query *query = store_query(registry, SQL_find_principal, "it", INT64_C(1), name);
+    cr_assert_eq(query_next(query), 1);
+    int64_t expires = query_int(query, 3);
+    query_end(query);
+    return expires;
+}
+
 Test(registry, not_quite_the_same_again)
 {
     run("add-client", "{'name':'alice','allow':['a'],'key':'%s'}", KEY(ED25519));
@@ -151,6 +160,9 @@ Test(registry, not_quite_the_same_again)
                 run("add-client", "{'name':'alice','expires':'2099-12-31','key':'%s'}", KEY(ED25519)));
     expect_done("unchanged",
                 run("add-client", "{'name':'alice','expires':'2099-12-31','key':'%s'}", KEY(ED25519)));
+    int64_t expires = expiry_of("alice");
+    expect_done("unchanged", run("add-client", "{'name':'alice','key':'%s'}", KEY(ED25519)));
+    cr_expect_eq(expiry_of("alice"), expires, "what is not asked for stays");
     expect_refused(REASON_in_use, run("add-client", "{'name':'bob','key':'%s'}", KEY(ED25519)));
     expect_refused(REASON_in_use, run("add-device", "{'name':'alice','key':'%s'}", KEY(ED25519)));
     expect_refused(REASON_exists, run("add-client", "{'name':'alice','key':'%s'}", KEY(ED25519_B)));
@@ -160,15 +172,6 @@ Test(registry, not_quite_the_same_again)
 }
 
 /* ---- Expiry ---- */
-
-static int64_t expiry_of(const char *name)
-{
-    struct query *query = store_query(registry, SQL_find_principal, "it", INT64_C(1), name);
-    cr_assert_eq(query_next(query), 1);
-    int64_t expires = query_int(query, 3);
-    query_end(query);
-    return expires;
-}
 
 Test(registry, expiry)
 {

@@ -42,6 +42,8 @@ static size_t endpoints_of(const char *device)
 Test(registry_names, devices_do_not_nest)
 {
     add_device("web.raspi", ED25519);
+    cr_expect(last.new_name, "its worker must look who published it meanwhile");
+    cr_expect_str_eq(last.old_name, "");
     expect_refused(REASON_in_use, add_device("raspi", ED25519_B));
     expect_refused(REASON_in_use, add_device("a.web.raspi", ED25519_B));
     cr_expect_not_null(strstr(last.failure.text, "device web.raspi"), "%s", last.failure.text);
@@ -70,6 +72,7 @@ Test(registry_names, a_client_owns_no_name_and_so_meets_no_conflict)
     add_device("raspi", ED25519);
     seen("raspi", "shop", 80, 1000);
     expect_done("added", add_client("a.raspi", ED25519_B));
+    cr_expect_not(last.new_name);
     expect_done("added", add_client("shop", ED25519_C));
     expect_refused(REASON_exists, add_client("raspi", RSA_2048));
     expect_done("renamed", rename_to("shop", "x.raspi"));
@@ -113,6 +116,8 @@ Test(registry_names, rename)
     expect_done("renamed", rename_to("raspi", "PI4.default"));
     cr_expect_str_eq(told("name"), "pi4");
     cr_expect(last.changed);
+    cr_expect(last.new_name);
+    cr_expect_str_eq(last.old_name, "raspi");
     cr_expect_gt(last.principal_id, 0);
     expect_done("unchanged", rename_to("pi4", "Pi4"));
     expect_refused(REASON_not_found, rename_to("raspi", "x"));
@@ -221,6 +226,37 @@ Test(registry_names, history_is_trimmed_and_ownership_is_not)
     cr_expect_str_eq(owner_of("n1"), "raspi");
     cr_expect_str_eq(owner_of("a.other"), "other");
     cr_expect_eq(store_run(registry, SQL_trim_history, "ii", other, INT64_C(0)), 1);
+}
+
+Test(registry_names, of_an_owned_name_the_port_seen_last_stays)
+{
+    add_device("raspi", ED25519);
+    seen("raspi", "shop", 80, 1000);
+    seen("raspi", "shop", 443, 2000);
+    seen("raspi", "shop", 22, 2000);
+    seen("raspi", "shop", 8080, 1500);
+    int64_t raspi = store_value(registry, SQL_get_owner, "it", INT64_C(1), "shop");
+    cr_expect_eq(store_run(registry, SQL_trim_history, "ii", raspi, INT64_C(0)), 3);
+    cr_expect_str_eq(owner_of("shop"), "raspi");
+    json_t *rows = store_rows(registry, SQL_list_endpoints, "it", INT64_C(1), "raspi");
+    cr_expect_eq(json_array_size(rows), 1);
+    cr_expect_eq(json_integer_value(json_object_get(json_array_get(rows, 0), "port")), 443);
+    json_decref(rows);
+}
+
+/* When a name was taken from its publisher while that published it on another port. */
+Test(registry_names, forget_endpoint_leaves_the_owner_s_rows)
+{
+    add_device("raspi", ED25519);
+    add_device("other", ED25519_B);
+    int64_t other = last.principal_id;
+    seen("raspi", "shop", 80, 1000);
+    seen("other", "shop", 443, 1000);
+    seen("raspi", "web", 80, 1000);
+    cr_expect_eq(store_run(registry, SQL_forget_endpoint, "iti", INT64_C(2), "shop", other), 0);
+    cr_expect_eq(store_run(registry, SQL_forget_endpoint, "iti", INT64_C(1), "shop", other), 1);
+    cr_expect_str_eq(owner_of("shop"), "other");
+    cr_expect_str_eq(owner_of("web"), "raspi");
 }
 
 Test(registry_names, move_endpoint)
