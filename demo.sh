@@ -208,7 +208,7 @@ enrol() {
 
 publish() {
 	say "The device publishes its web server and its own sshd by name, with a plain ssh -R."
-	start "ssh -F raspi.conf -N -R web.raspi:80:localhost:$web_port -R 22:localhost:$sshd_port relay"
+	start "ssh -F raspi.conf -N -R web.raspi:80:127.0.0.1:$web_port -R 22:127.0.0.1:$sshd_port relay"
 	until_true "the publish of web.raspi" is_online web.raspi
 	until_true "the publish of raspi" is_online raspi
 	run "relayctl list endpoints"
