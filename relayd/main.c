@@ -23,12 +23,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define NSIGNALS 3 /* that stop relayd in good order */
+
 /* What is up, so that it can be taken down in reverse order from any step of the start. */
 struct process {
     struct relay relay;
     struct event_base *base;
     struct listener *listener;
-    struct event *signals[2];
+    struct event *signals[NSIGNALS];
     int lock;
     bool control_up, keeper_up, workers_up;
 };
@@ -147,9 +149,9 @@ static int lock_state(struct process *process, struct failure *failure)
 
 static int watch_signals(struct process *process, struct failure *failure)
 {
-    static const int numbers[2] = { SIGTERM, SIGINT };
+    static const int numbers[NSIGNALS] = { SIGTERM, SIGINT, SIGHUP };
     signal(SIGPIPE, SIG_IGN);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < NSIGNALS; i++) {
         process->signals[i] = evsignal_new(process->base, numbers[i], on_signal, process);
         if (process->signals[i] == NULL || event_add(process->signals[i], NULL) != 0)
             return fail(failure, REASON_out_of_memory, "cannot watch for signals");
@@ -158,7 +160,7 @@ static int watch_signals(struct process *process, struct failure *failure)
 }
 
 /* What needs root comes first: sockets and directories, then the user is changed. Threads start
- * with SIGTERM and SIGINT blocked, so that they reach the main thread. */
+ * with all signals blocked, so that they reach the main thread. */
 static int open_sockets(struct process *process, const struct passwd *user, struct failure *failure)
 {
     const struct config *config = &process->relay.config;
@@ -219,7 +221,7 @@ static void stop(struct process *process)
     if (process->workers_up)
         worker_free_all();
     control_free();
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < NSIGNALS; i++)
         if (process->signals[i] != NULL)
             event_free(process->signals[i]);
     if (process->base != NULL)
