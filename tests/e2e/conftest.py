@@ -80,6 +80,16 @@ def relay(make_relay):
 
 
 @pytest.fixture
+def raspi(relay):
+    return relay.add_device("raspi")
+
+
+@pytest.fixture
+def alice(relay):
+    return relay.add_client("alice")
+
+
+@pytest.fixture
 def make_sshd(procs, folder, net):
     """make_sshd(authorized=[public key files]) starts a real sshd on loopback."""
 

@@ -40,16 +40,6 @@ class Dbclient:
         return self.relay.procs.run(self.argv(*args, command=command), input, timeout, env=self.env())
 
 
-@pytest.fixture
-def raspi(relay):
-    return relay.add_device("raspi")
-
-
-@pytest.fixture
-def alice(relay):
-    return relay.add_client("alice")
-
-
 # -- dbclient
 
 def test_dbclient_checks_the_relays_key(relay, raspi):

@@ -2,7 +2,6 @@
 
 import os
 
-import pytest
 
 from net import echoes, is_listening, read_all
 from procs import until
@@ -23,16 +22,6 @@ class Master:
         if check:
             assert done.returncode == 0, done.stderr
         return done
-
-
-@pytest.fixture
-def raspi(relay):
-    return relay.add_device("raspi")
-
-
-@pytest.fixture
-def alice(relay):
-    return relay.add_client("alice")
 
 
 def test_remote_forwards_come_and_go(relay, net, raspi, alice):

@@ -1,6 +1,5 @@
 """Tunnels added and removed with ~C on a terminal."""
 
-import pytest
 
 from net import echoes, is_listening
 from procs import until
@@ -20,16 +19,6 @@ class Terminal:
         since = self.pty.mark()
         self.pty.send(line + "\r")
         self.pty.expect(answer, since)
-
-
-@pytest.fixture
-def raspi(relay):
-    return relay.add_device("raspi")
-
-
-@pytest.fixture
-def alice(relay):
-    return relay.add_client("alice")
 
 
 def test_R_and_KR(relay, net, raspi, alice):

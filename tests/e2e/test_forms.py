@@ -15,11 +15,6 @@ def raspi(relay):
     return relay.add_device("raspi", allow=["kiosk", "*.shop:80-89"])
 
 
-@pytest.fixture
-def alice(relay):
-    return relay.add_client("alice")
-
-
 def served_as(alice, target, data=b"round trip"):
     return alice.through_W(target).finish(data) == (0, data)
 

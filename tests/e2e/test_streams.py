@@ -12,16 +12,6 @@ from procs import SLOW
 MIB = 1 << 20
 
 
-@pytest.fixture
-def raspi(relay):
-    return relay.add_device("raspi")
-
-
-@pytest.fixture
-def alice(relay):
-    return relay.add_client("alice")
-
-
 def test_open_fails_while_the_local_service_is_down(relay, net, raspi, alice):
     """The client's open is refused, not accepted and closed; when the service is back the same session serves it."""
     port = net.free_port()
