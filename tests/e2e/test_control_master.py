@@ -2,7 +2,6 @@
 
 import os
 
-
 from net import echoes, is_listening, read_all
 from procs import until
 
