@@ -165,7 +165,7 @@ void auth_arrive(struct session *session)
         return;
     }
     session_log(session, LOG_LEVEL_INFO, "logged in as %s from %s port %u, key %s",
-                session->principal->kind == PRINCIPAL_DEVICE ? "device" : "client", session->address,
-                session->port, session->fingerprint);
+                principal_kind_name(session->principal), session->address, session->port,
+                session->fingerprint);
     keeper_saw_login(session->principal->id, session->key_id, session->address);
 }

@@ -154,10 +154,9 @@ static json_t *run_command(struct session *session, const struct command *comman
     usage_parse(command->arguments, &usage);
     json_t *args = usage_from_words(&usage, n, words, error, sizeof(error));
     json_t *result = NULL;
-    unsigned role = session->principal->kind == PRINCIPAL_DEVICE ? ROLE_DEVICE : ROLE_CLIENT;
     if (args == NULL)
         fail(failure, REASON_bad_argument, "%s; usage: %s %s", error, command->words, command->arguments);
-    else if (command_authorise(command->words, role, args, failure) != NULL)
+    else if (command_authorise(command->words, self_role(session), args, failure) != NULL)
         result = command->steps->session(session, args, failure);
     json_decref(args);
     return result;
@@ -168,8 +167,7 @@ static void run_line(struct session *session, struct console *console, const cha
     struct failure failure = { 0 };
     json_t *result = NULL;
     char *rest, *copy = strdup(line);
-    unsigned role = session->principal->kind == PRINCIPAL_DEVICE ? ROLE_DEVICE : ROLE_CLIENT;
-    const struct command *command = copy != NULL ? command_in_line(copy, role, &rest) : NULL;
+    const struct command *command = copy != NULL ? command_in_line(copy, self_role(session), &rest) : NULL;
     if (command != NULL)
         result = run_command(session, command, rest, &failure);
     else

@@ -203,9 +203,8 @@ static json_t *session_object(const struct session *session)
     char client[128];
     log_escape(banner != NULL ? banner : "", client, sizeof(client));
     return json_pack("{s:I, s:s, s:s, s:s, s:s, s:o, s:i, s:i}", "id", (json_int_t)session->id, "principal",
-                     session->principal->name, "kind",
-                     session->principal->kind == PRINCIPAL_DEVICE ? "device" : "client", "address", address,
-                     "client", client, "since", time_text(session->since), "endpoints",
+                     session->principal->name, "kind", principal_kind_name(session->principal), "address",
+                     address, "client", client, "since", time_text(session->since), "endpoints",
                      (int)session->npublications, "bridges", (int)connect_count(session));
 }
 

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-static unsigned role_of(const struct session *session)
+unsigned self_role(const struct session *session)
 {
     return session->principal->kind == PRINCIPAL_DEVICE ? ROLE_DEVICE : ROLE_CLIENT;
 }
@@ -15,7 +15,7 @@ json_t *self_help(struct session *session, const json_t *args, struct failure *f
     (void)args, (void)failure;
     for (unsigned i = 0; command_at(i) != NULL; i++) {
         const struct command *command = command_at(i);
-        if ((command->roles & role_of(session)) == 0)
+        if ((command->roles & self_role(session)) == 0)
             continue;
         char words[64];
         snprintf(words, sizeof(words), "%s %s", command->words, command->arguments);
@@ -43,7 +43,7 @@ json_t *self_whoami(struct session *session, const json_t *args, struct failure 
     bool device = principal->kind == PRINCIPAL_DEVICE;
     (void)args, (void)failure;
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "name", principal->name, "kind",
-                     device ? "device" : "client", "tenant", session->tenant->name, "key",
+                     principal_kind_name(principal), "tenant", session->tenant->name, "key",
                      session->fingerprint, "address", session->address, "session", (json_int_t)session->id,
                      device ? "may_publish" : "may_reach", rules_text(principal));
 }

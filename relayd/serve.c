@@ -64,12 +64,12 @@ static bool read_step(struct session *session)
     uint64_t before = session->socket.in_bytes;
     ssh_message message = ssh_message_get(session->ssh);
     session_touch(session);
+    if (is_greedy(session))
+        session_close(session, REASON_too_many_attempts, NULL);
     if (!sshio_alive(session->ssh) || session->state == SESSION_DEAD) {
         ssh_message_free(message);
         return false;
     }
-    if (is_greedy(session))
-        session_close(session, REASON_too_many_attempts, NULL);
     if (message == NULL) {
         session->emptied_at = session->socket.in_bytes;
         return session->socket.in_bytes - before >= READ_FULL;

@@ -153,6 +153,11 @@ static void clear(struct principal *principal)
     rules_clear(&principal->rules);
 }
 
+const char *principal_kind_name(const struct principal *principal)
+{
+    return principal->kind == PRINCIPAL_DEVICE ? "device" : "client";
+}
+
 struct principal *principal_find(const struct tenant *tenant, int64_t id)
 {
     struct principal *principal;

@@ -57,6 +57,8 @@ void principal_release(struct tenant *tenant, struct principal *principal);
  * expired); -1: the registry cannot be read. */
 int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal);
 
+const char *principal_kind_name(const struct principal *principal); /* "device" or "client" */
+
 struct principal *principal_find(const struct tenant *tenant, int64_t id);
 
 /* Reads the device of that id, or the owner of that name, into the directory again. -1 on error. */
