@@ -243,8 +243,8 @@ static void idle_up(struct peer *peer)
 
 static void idle_failed(struct peer *peer)
 {
-    atomic_fetch_add(&failed, 1);
-    fprintf(stderr, "load: session %u: %s\n", peer->number, peer->error);
+    if (atomic_fetch_add(&failed, 1) < 5)
+        fprintf(stderr, "load: session %u: %s\n", peer->number, peer->error);
     arrive();
 }
 
