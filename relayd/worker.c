@@ -224,7 +224,8 @@ static void *run(void *arg)
     do {
         event_base_loop(worker->loop.base, EVLOOP_ONCE | (busy ? EVLOOP_NONBLOCK : 0));
         receive_mail(worker);
-        busy = serve_pass(&worker->loop);
+        /* Twice: what the first pass reads at one end of a bridge, the second writes to the other. */
+        busy = serve_pass(&worker->loop) && serve_pass(&worker->loop);
     } while (!is_done(worker));
     return NULL;
 }
