@@ -358,9 +358,11 @@ static void read_some(struct peer *peer)
 static void serve(struct peer *peer)
 {
     struct lane *lane, *next;
+    peer->is_due = false;
     advance(peer);
     if (peer->step != PEER_UP)
         return;
+    peer->is_due = true; /* all that is marked until then is served now */
     read_some(peer);
     uint64_t read = peer->socket.in_bytes;
     while (ssh_get_fd(peer->ssh) != -1 && (lane = peer->work) != NULL) {
@@ -371,8 +373,10 @@ static void serve(struct peer *peer)
     if (ssh_get_fd(peer->ssh) != -1)
         DL_FOREACH_SAFE2(peer->writers, lane, next, writers_next)
     write_some(lane);
-    if (peer->socket.in_bytes != read)
-        mark(peer); /* libssh has read in passing, and may have queued a message */
+    /* libssh may have read in passing, and queued a message. */
+    peer->is_due = false;
+    if (peer->socket.in_bytes != read || peer->work != NULL)
+        mark(peer);
 }
 
 /* libssh may have closed the descriptor; else it is watched for what libssh waits for. */
@@ -413,9 +417,10 @@ static void serve_due(struct loop *loop)
     loop->due = NULL;
     while ((peer = due) != NULL) {
         due = peer->next_due;
-        peer->is_due = false;
         if (peer->step != PEER_GONE)
             serve(peer);
+        else
+            peer->is_due = false;
         settle(peer);
     }
 }
