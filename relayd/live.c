@@ -7,6 +7,7 @@
 #include "relayd/sshio.h"
 #include "relayd/store.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -425,6 +426,13 @@ int live_list_tenants(struct loop *loop, struct request *request)
 
 /* ---- relayd itself ---- */
 
+/* What malloc has given out and not got back, in all threads. */
+static json_t *memory_object(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return json_pack("{s:I}", "heap_used", (json_int_t)(info.uordblks + info.hblkhd));
+}
+
 int live_status(struct loop *loop, struct request *request)
 {
     const struct tenant *tenant, *next;
@@ -433,6 +441,7 @@ int live_status(struct loop *loop, struct request *request)
                                    sshio_version(), "uptime", (json_int_t)(time(NULL) - loop->relay->started),
                                    "workers", (int)loop->relay->nworkers);
         json_object_update(status, request->result);
+        json_object_set_new(status, "memory", memory_object());
         json_decref(request->result);
         request->result = status;
     }
