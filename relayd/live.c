@@ -49,7 +49,8 @@ static bool may_have_left(struct loop *loop, const struct request *request, cons
 {
     if (connect->client != NULL || connect->client_principal != request->principal_id)
         return true;
-    struct principal *principal = principal_acquire(loop, connect->tenant, connect->client_principal);
+    enum reason why;
+    struct principal *principal = principal_acquire(loop, connect->tenant, connect->client_principal, &why);
     if (principal == NULL)
         return false;
     bool allowed = principal->kind == PRINCIPAL_CLIENT &&
