@@ -108,8 +108,10 @@ int keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *nam
 static void post_forget(int64_t tenant_id, int64_t principal_id, bool but_principal, const char *name)
 {
     struct forget *forget = calloc(1, sizeof(*forget));
-    if (forget == NULL)
+    if (forget == NULL) {
+        log_error("no memory to take back what was published as %s: see relayctl list endpoints", name);
         return;
+    }
     forget->mail.kind = MAIL_FORGET;
     forget->tenant_id = tenant_id;
     forget->principal_id = principal_id;
@@ -151,12 +153,17 @@ static int write_login(const struct seen *seen)
     return store_run(store, SQL_seen_key, "ii", seen->key_id, seen->time) < 0 ? -1 : 0;
 }
 
+static int write_seen(const struct seen *seen)
+{
+    return seen->port == 0 ? write_login(seen) : write_endpoint(seen);
+}
+
 static int write_all_unwritten(void)
 {
     if (store_begin(keeper.store) != 0)
         return -1;
     for (struct seen *seen = keeper.unwritten; seen != NULL; seen = seen->hh.next)
-        if ((seen->port == 0 ? write_login(seen) : write_endpoint(seen)) != 0)
+        if (write_seen(seen) != 0)
             return -1;
     /* Without a row to write, one that changes nothing shows whether the disk takes it. */
     if (keeper.unwritten == NULL && store_run(keeper.store, SQL_probe, "") < 0)
@@ -199,6 +206,18 @@ static void flush_unwritten(void)
         log_error("%s", failure.text);
 }
 
+/* Without memory to keep it. */
+static void write_at_once(struct seen *seen)
+{
+    struct failure failure;
+    if (store_begin(keeper.store) != 0 || write_seen(seen) != 0 || store_commit(keeper.store) != 0) {
+        store_failed(keeper.store, REASON_store_unavailable, &failure);
+        store_rollback(keeper.store);
+        log_error("lost that %s was seen: %s", seen->text, failure.text);
+    }
+    free(seen);
+}
+
 static void keep_seen(struct seen *seen)
 {
     struct seen *old;
@@ -211,7 +230,7 @@ static void keep_seen(struct seen *seen)
     }
     HASH_ADD_STR(keeper.unwritten, key, seen);
     if (seen->hh.tbl == NULL)
-        free(seen);
+        write_at_once(seen);
 }
 
 static bool is_forgotten(const struct seen *seen, const struct forget *forget)
