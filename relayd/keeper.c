@@ -165,8 +165,9 @@ static int write_all_unwritten(void)
     for (struct seen *seen = keeper.unwritten; seen != NULL; seen = seen->hh.next)
         if (write_seen(seen) != 0)
             return -1;
-    /* Without a row to write, one that changes nothing shows whether the disk takes it. */
-    if (keeper.unwritten == NULL && store_run(keeper.store, SQL_probe, "") < 0)
+    /* There may be no row, or none that differs from what is there: then SQLite writes nothing, and all seems
+     * well. */
+    if (!store_healthy() && store_run(keeper.store, SQL_probe, "") < 0)
         return -1;
     return store_commit(keeper.store);
 }
