@@ -108,6 +108,11 @@ def make_sshd(procs, folder, net):
     return make
 
 
+def pytest_collection_modifyitems(items):
+    """The longest test begins first, or the others would wait for it at the end."""
+    items.sort(key=lambda item: "test_soak" not in item.nodeid)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
