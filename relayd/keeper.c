@@ -137,12 +137,17 @@ static int write_endpoint(const struct seen *seen)
     struct store *store = keeper.store;
     int n = store_run(store, SQL_seen_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
                       seen->principal_id, seen->time);
-    if (n != 0 || !seen->published)
-        return n < 0 ? -1 : 0;
-    if (store_run(store, SQL_own_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
-                  seen->principal_id, seen->time) < 0)
-        return -1;
-    return store_run(store, SQL_trim_history, "ii", seen->principal_id, (int64_t)LIMIT_HISTORY) < 0 ? -1 : 0;
+    if (n == 0 && seen->published)
+        n = store_run(store, SQL_own_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
+                      seen->principal_id, seen->time);
+    return n < 0 ? -1 : 0;
+}
+
+static int trim_history(const struct seen *seen)
+{
+    return store_run(keeper.store, SQL_trim_history, "ii", seen->principal_id, (int64_t)LIMIT_HISTORY) < 0
+               ? -1
+               : 0;
 }
 
 static int write_login(const struct seen *seen)
@@ -158,13 +163,39 @@ static int write_seen(const struct seen *seen)
     return seen->port == 0 ? write_login(seen) : write_endpoint(seen);
 }
 
+static int by_principal(const struct seen *a, const struct seen *b)
+{
+    return (a->principal_id > b->principal_id) - (a->principal_id < b->principal_id);
+}
+
+static int by_age(const struct seen *a, const struct seen *b)
+{
+    return (a->time > b->time) - (a->time < b->time);
+}
+
+static bool is_last_of_principal(const struct seen *seen)
+{
+    const struct seen *next = seen->hh.next;
+    return next == NULL || next->principal_id != seen->principal_id;
+}
+
+/* A history is trimmed once, behind all that is new: it costs as much as writing hundreds of rows. */
 static int write_all_unwritten(void)
 {
+    bool grown = false;
     if (store_begin(keeper.store) != 0)
         return -1;
-    for (struct seen *seen = keeper.unwritten; seen != NULL; seen = seen->hh.next)
+    HASH_SORT(keeper.unwritten, by_principal);
+    for (struct seen *seen = keeper.unwritten; seen != NULL; seen = seen->hh.next) {
         if (write_seen(seen) != 0)
             return -1;
+        grown = grown || seen->published;
+        if (!is_last_of_principal(seen))
+            continue;
+        if (grown && trim_history(seen) != 0)
+            return -1;
+        grown = false;
+    }
     /* There may be no row, or none that differs from what is there: then SQLite writes nothing, and all seems
      * well. */
     if (!store_healthy() && store_run(keeper.store, SQL_probe, "") < 0)
@@ -202,6 +233,7 @@ static void flush_unwritten(void)
     }
     store_failed(keeper.store, REASON_store_unavailable, &failure);
     store_rollback(keeper.store);
+    HASH_SORT(keeper.unwritten, by_age);
     keeper.retry_at = now_ms() + RETRY_MS;
     if (was_healthy)
         log_error("%s", failure.text);
