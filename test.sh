@@ -6,6 +6,7 @@
 #   ./test.sh tests/e2e/test_forms.py ...    only those end-to-end tests; takes what pytest takes: files, -k NAME, -x
 #   ./test.sh --sanitize address,undefined   with sanitizers, built in build-asan/
 #   ./test.sh --sanitize thread              built in build-tsan/
+#   ./test.sh --soak 30m                     the soak test alone, for so long (s, m or h)
 set -euo pipefail
 cd "$(dirname "$0")"
 top=$PWD
@@ -68,7 +69,7 @@ build() {
 	: >"$log"
 	prepare "$log" configure
 	prepare "$log" make -C "$build" -j "$(nproc)"
-	[ $only_e2e = 1 ] || prepare "$log" make -C "$build" -j "$(nproc)" check TESTS=
+	prepare "$log" make -C "$build" -j "$(nproc)" check TESTS=
 }
 
 sanitizer_options() {
@@ -142,7 +143,7 @@ e2e() {
 	[ $# -gt 0 ] || set -- tests/e2e
 	rm -f "$report"
 	RELAYD=$build/relayd/relayd RELAYCTL=$build/relayctl/relayctl PYTHONDONTWRITEBYTECODE=1 \
-		timeout -k 10 1500 /usr/bin/python3 -m pytest -p no:cacheprovider -n "${RELAYD_TEST_JOBS:-3}" -q --no-header \
+		timeout -k 10 $((1500 + ${RELAYD_TEST_SOAK:-0})) /usr/bin/python3 -m pytest -p no:cacheprovider -n "${RELAYD_TEST_JOBS:-3}" -q --no-header \
 		--tb=short -r N --junitxml="$report" "$@" 2>&1 |
 		sed -u -e '/^bringing up nodes/d' -e '/^-* generated xml file/d' | cut -b 1-200 || status=${PIPESTATUS[0]}
 	if ! numbers=$(read_report "$report"); then
@@ -155,6 +156,18 @@ e2e() {
 	[ $status -eq 0 ] || [ "${numbers#* }" -gt 0 ] || numbers="${numbers% *} 1" # it stopped before its end
 	# shellcheck disable=SC2086
 	count e2e $numbers
+}
+
+# seconds TIME: of 90, 90s, 30m or 2h; nothing if it is none of these.
+seconds() {
+	local number=${1%[smh]}
+
+	[[ $number =~ ^[1-9][0-9]{0,5}$ ]] || return 0
+	case $1 in
+	*h) echo $((number * 3600)) ;;
+	*m) echo $((number * 60)) ;;
+	*) echo "$number" ;;
+	esac
 }
 
 sanitize=
@@ -172,6 +185,16 @@ while [ $# -gt 0 ]; do
 			;;
 		esac
 		shift 2
+		;;
+	--soak)
+		RELAYD_TEST_SOAK=$(seconds "${2:-}")
+		if [ -z "$RELAYD_TEST_SOAK" ]; then
+			echo "test.sh: --soak takes a time, such as 30m" >&2
+			exit 2
+		fi
+		export RELAYD_TEST_SOAK
+		shift 2
+		set -- "$@" tests/e2e/test_soak.py
 		;;
 	--help)
 		usage

@@ -132,9 +132,10 @@ static enum reason enter(struct session *session, const struct identity *identit
     struct tenant *tenant = tenant_get(session->loop, identity->tenant_id, identity->tenant);
     if (tenant == NULL)
         return REASON_registry_unavailable;
-    struct principal *principal = principal_acquire(session->loop, tenant, identity->principal_id);
+    enum reason why;
+    struct principal *principal = principal_acquire(session->loop, tenant, identity->principal_id, &why);
     if (principal == NULL)
-        return REASON_revoked;
+        return why;
     session->key_id = identity->key_id;
     session_enter(session, tenant, principal);
     return REASON_none;

@@ -203,13 +203,17 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
-    DL_APPEND(session->tenant->connects, connect);
-    DL_APPEND2(session->opens, connect, open_prev, open_next);
-    session->nopens++;
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
     unsigned ms = session->loop->config->open_timeout;
     struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
-    evtimer_add(&connect->timer, &delay);
+    if (evtimer_add(&connect->timer, &delay) != 0) {
+        bridge_clear(&connect->bridge);
+        free(connect);
+        return NULL;
+    }
+    DL_APPEND(session->tenant->connects, connect);
+    DL_APPEND2(session->opens, connect, open_prev, open_next);
+    session->nopens++;
     return connect;
 }
 
@@ -249,6 +253,9 @@ static bool join(struct connect *connect)
     release_open(connect);
     connect->channel[BRIDGE_CLIENT] = chan_adopt(connect->client, accepted, &client_ops, connect);
     if (connect->channel[BRIDGE_CLIENT] == NULL) {
+        /* A CLOSE alone would look like the service's own: ssh -W would exit 0. */
+        if (accepted != NULL)
+            session_close(connect->client, REASON_out_of_memory, NULL);
         finish(connect);
         return false;
     }

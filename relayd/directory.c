@@ -67,13 +67,11 @@ static struct owned *find_owned(const struct directory *directory, const char *n
     return owned;
 }
 
+/* When memory is out all is as before: a name that lost its owner could be taken by anybody. */
 static int add_owned(struct directory *directory, const char *name, int64_t principal, bool device)
 {
     size_t len = strlen(name);
-    struct owned *owned = find_owned(directory, name);
-    if (owned != NULL)
-        owned_free(directory, owned);
-    owned = calloc(1, sizeof(*owned) + len + 1);
+    struct owned *old = find_owned(directory, name), *owned = calloc(1, sizeof(*owned) + len + 1);
     if (owned == NULL)
         return -1;
     owned->principal = principal;
@@ -82,14 +80,18 @@ static int add_owned(struct directory *directory, const char *name, int64_t prin
     HASH_ADD_STR(directory->owned, name, owned);
     if (owned->hh.tbl == NULL)
         goto fail;
+    if (device) {
+        HASH_ADD(by_device, directory->devices, principal, sizeof(owned->principal), owned);
+        if (owned->by_device.tbl == NULL)
+            goto fail_device;
+    }
     struct owned *owner = device ? NULL : find_device(directory, principal);
     if (owner != NULL)
         owner->nowned++;
-    if (!device)
-        return 0;
-    HASH_ADD(by_device, directory->devices, principal, sizeof(owned->principal), owned);
-    if (owned->by_device.tbl != NULL)
-        return 0;
+    if (old != NULL)
+        owned_free(directory, old);
+    return 0;
+fail_device:
     HASH_DEL(directory->owned, owned);
 fail:
     free(owned);
@@ -110,11 +112,11 @@ int directory_set_device(struct directory *directory, int64_t principal, const c
     struct owned *old = find_device(directory, principal);
     if (old != NULL && name != NULL && strcmp(old->name, name) == 0)
         return 0;
+    if (name != NULL && add_owned(directory, name, principal, true) != 0)
+        return -1;
     if (old != NULL)
         owned_free(directory, old);
     if (name != NULL) {
-        if (add_owned(directory, name, principal, true) != 0)
-            return -1;
         count_owned(directory, principal);
         return 0;
     }

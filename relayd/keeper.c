@@ -108,8 +108,10 @@ int keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *nam
 static void post_forget(int64_t tenant_id, int64_t principal_id, bool but_principal, const char *name)
 {
     struct forget *forget = calloc(1, sizeof(*forget));
-    if (forget == NULL)
+    if (forget == NULL) {
+        log_error("no memory to take back what was published as %s: see relayctl list endpoints", name);
         return;
+    }
     forget->mail.kind = MAIL_FORGET;
     forget->tenant_id = tenant_id;
     forget->principal_id = principal_id;
@@ -135,12 +137,17 @@ static int write_endpoint(const struct seen *seen)
     struct store *store = keeper.store;
     int n = store_run(store, SQL_seen_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
                       seen->principal_id, seen->time);
-    if (n != 0 || !seen->published)
-        return n < 0 ? -1 : 0;
-    if (store_run(store, SQL_own_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
-                  seen->principal_id, seen->time) < 0)
-        return -1;
-    return store_run(store, SQL_trim_history, "ii", seen->principal_id, (int64_t)LIMIT_HISTORY) < 0 ? -1 : 0;
+    if (n == 0 && seen->published)
+        n = store_run(store, SQL_own_endpoint, "itiii", seen->tenant_id, seen->text, (int64_t)seen->port,
+                      seen->principal_id, seen->time);
+    return n < 0 ? -1 : 0;
+}
+
+static int trim_history(const struct seen *seen)
+{
+    return store_run(keeper.store, SQL_trim_history, "ii", seen->principal_id, (int64_t)LIMIT_HISTORY) < 0
+               ? -1
+               : 0;
 }
 
 static int write_login(const struct seen *seen)
@@ -151,15 +158,47 @@ static int write_login(const struct seen *seen)
     return store_run(store, SQL_seen_key, "ii", seen->key_id, seen->time) < 0 ? -1 : 0;
 }
 
+static int write_seen(const struct seen *seen)
+{
+    return seen->port == 0 ? write_login(seen) : write_endpoint(seen);
+}
+
+static int by_principal(const struct seen *a, const struct seen *b)
+{
+    return (a->principal_id > b->principal_id) - (a->principal_id < b->principal_id);
+}
+
+static int by_age(const struct seen *a, const struct seen *b)
+{
+    return (a->time > b->time) - (a->time < b->time);
+}
+
+static bool is_last_of_principal(const struct seen *seen)
+{
+    const struct seen *next = seen->hh.next;
+    return next == NULL || next->principal_id != seen->principal_id;
+}
+
+/* A history is trimmed once, behind all that is new: it costs as much as writing hundreds of rows. */
 static int write_all_unwritten(void)
 {
+    bool grown = false;
     if (store_begin(keeper.store) != 0)
         return -1;
-    for (struct seen *seen = keeper.unwritten; seen != NULL; seen = seen->hh.next)
-        if ((seen->port == 0 ? write_login(seen) : write_endpoint(seen)) != 0)
+    HASH_SORT(keeper.unwritten, by_principal);
+    for (struct seen *seen = keeper.unwritten; seen != NULL; seen = seen->hh.next) {
+        if (write_seen(seen) != 0)
             return -1;
-    /* Without a row to write, one that changes nothing shows whether the disk takes it. */
-    if (keeper.unwritten == NULL && store_run(keeper.store, SQL_probe, "") < 0)
+        grown = grown || seen->published;
+        if (!is_last_of_principal(seen))
+            continue;
+        if (grown && trim_history(seen) != 0)
+            return -1;
+        grown = false;
+    }
+    /* There may be no row, or none that differs from what is there: then SQLite writes nothing, and all seems
+     * well. */
+    if (!store_healthy() && store_run(keeper.store, SQL_probe, "") < 0)
         return -1;
     return store_commit(keeper.store);
 }
@@ -194,9 +233,22 @@ static void flush_unwritten(void)
     }
     store_failed(keeper.store, REASON_store_unavailable, &failure);
     store_rollback(keeper.store);
+    HASH_SORT(keeper.unwritten, by_age);
     keeper.retry_at = now_ms() + RETRY_MS;
     if (was_healthy)
         log_error("%s", failure.text);
+}
+
+/* Without memory to keep it. */
+static void write_at_once(struct seen *seen)
+{
+    struct failure failure;
+    if (store_begin(keeper.store) != 0 || write_seen(seen) != 0 || store_commit(keeper.store) != 0) {
+        store_failed(keeper.store, REASON_store_unavailable, &failure);
+        store_rollback(keeper.store);
+        log_error("lost that %s was seen: %s", seen->text, failure.text);
+    }
+    free(seen);
 }
 
 static void keep_seen(struct seen *seen)
@@ -211,7 +263,7 @@ static void keep_seen(struct seen *seen)
     }
     HASH_ADD_STR(keeper.unwritten, key, seen);
     if (seen->hh.tbl == NULL)
-        free(seen);
+        write_at_once(seen);
 }
 
 static bool is_forgotten(const struct seen *seen, const struct forget *forget)

@@ -7,6 +7,7 @@
 #include "relayd/sshio.h"
 #include "relayd/store.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,8 @@ static bool may_have_left(struct loop *loop, const struct request *request, cons
 {
     if (connect->client != NULL || connect->client_principal != request->principal_id)
         return true;
-    struct principal *principal = principal_acquire(loop, connect->tenant, connect->client_principal);
+    enum reason why;
+    struct principal *principal = principal_acquire(loop, connect->tenant, connect->client_principal, &why);
     if (principal == NULL)
         return false;
     bool allowed = principal->kind == PRINCIPAL_CLIENT &&
@@ -92,34 +94,36 @@ static void apply_new_name(struct request *request, struct tenant *tenant)
 }
 
 /* The sessions of one principal, against what the registry says now. When it cannot be read they
- * are closed: nobody keeps a right that cannot be checked. */
-static void apply_principal(struct loop *loop, struct request *request, struct tenant *tenant)
+ * are closed: nobody keeps a right that cannot be checked. -1: the directory is out of date. */
+static int apply_principal(struct loop *loop, struct request *request, struct tenant *tenant)
 {
     struct session *session;
     struct principal *principal = principal_find(tenant, request->principal_id);
-    bool there = tenant_refresh_device(loop, tenant, request->principal_id) == 0;
     if (request->old_name[0] != '\0')
         keeper_forget_history(tenant->id, request->principal_id, request->old_name);
+    if (tenant_refresh_device(loop, tenant, request->principal_id) != 0)
+        return -1;
     if (request->new_name)
         apply_new_name(request, tenant);
     if (principal == NULL)
-        return;
-    there = there && principal_refresh(loop, tenant, principal) > 0;
+        return 0;
+    bool there = principal_refresh(loop, tenant, principal) > 0;
     DL_FOREACH2(tenant->sessions, session, tenant_next)
         if (session->principal == principal &&
             (!there || !key_is_there(loop, session) || !publish_still_allowed(session)))
             revoke_session(request, session);
+    return 0;
 }
 
-/* A name has another owner, or none; none, too, when the registry cannot be read. */
-static void apply_owner(struct loop *loop, struct request *request, struct tenant *tenant)
+/* A name has another owner, or none. -1: the directory is out of date. */
+static int apply_owner(struct loop *loop, struct request *request, struct tenant *tenant)
 {
     struct endpoint *endpoint = NULL;
     struct publication *publication;
     bool own;
-    int64_t owner = 0;
-    if (tenant_refresh_owner(loop, tenant, request->endpoint) == 0)
-        owner = directory_owner(tenant->directory, request->endpoint, &own);
+    if (tenant_refresh_owner(loop, tenant, request->endpoint) != 0)
+        return -1;
+    int64_t owner = directory_owner(tenant->directory, request->endpoint, &own);
     keeper_forget_name(tenant->id, request->endpoint, owner);
     while ((endpoint = directory_next(tenant->directory, endpoint)) != NULL) {
         if (strcmp(endpoint->name, request->endpoint) != 0)
@@ -128,9 +132,10 @@ static void apply_owner(struct loop *loop, struct request *request, struct tenan
             if (publication->session->principal->id != owner)
                 revoke_session(request, publication->session);
     }
+    return 0;
 }
 
-static void apply_removed_tenant(struct request *request, struct tenant *tenant)
+static void close_all_sessions(struct request *request, struct tenant *tenant)
 {
     struct session *session;
     DL_FOREACH2(tenant->sessions, session, tenant_next)
@@ -141,16 +146,16 @@ int live_apply(struct loop *loop, struct request *request)
 {
     struct tenant *tenant = tenant_of(loop, request);
     if (tenant != NULL && request->changed) {
-        bool removed = request->principal_id == 0 && request->endpoint[0] == '\0';
-        if (removed)
-            apply_removed_tenant(request, tenant);
-        else if (request->endpoint[0] != '\0')
-            apply_owner(loop, request, tenant);
-        else
-            apply_principal(loop, request, tenant);
+        bool gone = request->principal_id == 0 && request->endpoint[0] == '\0';
+        /* A tenant that cannot follow the change goes as well, and is loaded anew at the next login:
+         * its names would have wrong owners for ever. */
+        if (!gone)
+            gone = (request->endpoint[0] != '\0' ? apply_owner : apply_principal)(loop, request, tenant) != 0;
+        if (gone)
+            close_all_sessions(request, tenant);
         cut_bridges(loop, request, tenant);
         serve_reap(loop);
-        if (removed)
+        if (gone)
             tenant_free(loop, tenant);
     }
     json_object_set_new(request->result, "closed",
@@ -425,6 +430,13 @@ int live_list_tenants(struct loop *loop, struct request *request)
 
 /* ---- relayd itself ---- */
 
+/* What malloc has given out and not got back, in all threads. */
+static json_t *memory_object(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return json_pack("{s:I}", "heap_used", (json_int_t)(info.uordblks + info.hblkhd));
+}
+
 int live_status(struct loop *loop, struct request *request)
 {
     const struct tenant *tenant, *next;
@@ -433,6 +445,7 @@ int live_status(struct loop *loop, struct request *request)
                                    sshio_version(), "uptime", (json_int_t)(time(NULL) - loop->relay->started),
                                    "workers", (int)loop->relay->nworkers);
         json_object_update(status, request->result);
+        json_object_set_new(status, "memory", memory_object());
         json_decref(request->result);
         request->result = status;
     }

@@ -1,6 +1,7 @@
 #include "relayd/policy.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,15 +90,20 @@ static void format_ranges(struct rule *rule)
 struct rule *rule_new(const char *text)
 {
     size_t len = strlen(text), pattern_len = strcspn(text, ":");
-    if (len >= RULE_SIZE)
+    if (len >= RULE_SIZE) {
+        errno = EINVAL;
         return NULL;
+    }
     struct rule *rule = calloc(1, sizeof(*rule) + len + 1);
     if (rule == NULL)
         return NULL;
     for (size_t i = 0; i < len; i++)
         rule->text[i] = (char)tolower((unsigned char)text[i]);
     rule->pattern = strndup(rule->text, pattern_len);
-    if (rule->pattern == NULL || !pattern_valid(rule->pattern))
+    if (rule->pattern == NULL)
+        goto fail;
+    errno = EINVAL;
+    if (!pattern_valid(rule->pattern))
         goto fail;
     if (text[pattern_len] == ':' && parse_ranges(text + pattern_len + 1, rule) != 0)
         goto fail;

@@ -13,7 +13,7 @@
 
 struct rule;
 
-/* Parses and owns a rule; NULL if the text is not one (or out of memory). */
+/* Parses and owns a rule. NULL with errno: EINVAL if the text is not one, ENOMEM. */
 struct rule *rule_new(const char *text);
 void rule_free(struct rule *rule);
 
@@ -27,7 +27,7 @@ struct rules {
     size_t n;
 };
 
-int rules_add(struct rules *rules, const char *text);     /* -1: not a rule, or out of memory */
+int rules_add(struct rules *rules, const char *text);     /* -1 with errno, as above */
 int rules_add_new(struct rules *rules, const char *text); /* the same; a second time is no change */
 void rules_clear(struct rules *rules);
 bool rules_allow(const struct rules *rules, const char *name, uint16_t port);

@@ -62,7 +62,22 @@ static enum reason check(const struct session *session, const char *requested, u
     return !*own && !store_healthy() ? REASON_store_unavailable : REASON_none;
 }
 
-/* The decision stands at once; its row is written behind. */
+/* A name outside the device's own must have its row, or it could not be promised. */
+static enum reason claim(struct session *session, const char *name, uint16_t port)
+{
+    bool own;
+    struct directory *directory = session->tenant->directory;
+    bool was_mine = directory_owner(directory, name, &own) != 0;
+    if (directory_set_owner(directory, name, session->principal->id) != 0)
+        return REASON_out_of_memory;
+    if (keeper_saw_endpoint(session->tenant->id, session->principal->id, name, port, true) == 0)
+        return REASON_none;
+    if (!was_mine)
+        directory_set_owner(directory, name, 0);
+    return REASON_store_unavailable;
+}
+
+/* The decision stands at once; its row is written behind. What is refused leaves neither. */
 static enum reason publish(struct session *session, const char *requested, uint16_t *port)
 {
     char name[NAME_SIZE];
@@ -71,14 +86,17 @@ static enum reason publish(struct session *session, const char *requested, uint1
     enum reason reason = check(session, requested, port, name, &own);
     if (reason != REASON_none)
         return reason;
-    /* A name outside the device's own must have its row, or it could not be promised. */
-    if (keeper_saw_endpoint(tenant->id, session->principal->id, name, *port, true) != 0 && !own)
-        return REASON_store_unavailable;
-    if (!own && directory_set_owner(tenant->directory, name, session->principal->id) != 0)
-        return REASON_out_of_memory;
     struct publication *publication = directory_publish(tenant->directory, session, name, *port, requested);
     if (publication == NULL)
         return REASON_out_of_memory;
+    if (own)
+        keeper_saw_endpoint(tenant->id, session->principal->id, name, *port, true);
+    else
+        reason = claim(session, name, *port);
+    if (reason != REASON_none) {
+        directory_withdraw(tenant->directory, publication);
+        return reason;
+    }
     DL_APPEND2(session->publications, publication, of_prev, of_next);
     session->npublications++;
     session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);

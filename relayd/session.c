@@ -232,20 +232,20 @@ void session_settle(struct session *session)
             session_mark(session);
         session->wants_write = false;
     }
-    if (wanted && !armed)
-        event_add(&session->write_event, NULL);
-    else if (!wanted && armed)
+    if (!wanted && armed)
         event_del(&session->write_event);
+    if (wanted && !armed && event_add(&session->write_event, NULL) != 0)
+        session_close(session, REASON_out_of_memory, NULL);
 }
 
 void session_set_timer(struct session *session, unsigned ms)
 {
     struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
     session->timer_due = false;
-    if (ms > 0)
-        evtimer_add(&session->timer, &delay);
-    else
+    if (ms == 0)
         evtimer_del(&session->timer);
+    else if (evtimer_add(&session->timer, &delay) != 0)
+        session_close(session, REASON_out_of_memory, NULL);
 }
 
 /* While a rekey that we began waits for the peer, libssh takes whatever is written and keeps it

@@ -2,6 +2,7 @@
 
 #include "relayd/store.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,10 @@ static int read_principal(struct loop *loop, const struct tenant *tenant, int64_
     query = store_query(loop->store, SQL_get_rules, "i", id);
     while ((rc = query_next(query)) > 0) {
         /* A rule that no longer parses grants nothing. */
-        rules_add(&fresh->rules, query_text(query, 0));
+        if (rules_add(&fresh->rules, query_text(query, 0)) != 0 && errno == ENOMEM) {
+            rc = -1;
+            break;
+        }
     }
     query_end(query);
     return rc < 0 ? -1 : 1;
@@ -112,21 +116,20 @@ static bool has_expired(const struct principal *principal)
     return principal->expires != 0 && principal->expires <= time(NULL);
 }
 
-static void arm_expiry(struct principal *principal)
+static int arm_expiry(struct principal *principal)
 {
     int64_t left = principal->expires - time(NULL);
     struct timeval delay = { .tv_sec = left < 0 ? 0 : left < EXPIRY_CHECK_MAX_S ? left : EXPIRY_CHECK_MAX_S };
-    evtimer_add(principal->expiry, &delay);
+    return evtimer_add(principal->expiry, &delay);
 }
 
 static void on_expiry(evutil_socket_t fd, short what, void *arg)
 {
     struct principal *principal = arg;
     (void)fd, (void)what;
-    if (has_expired(principal))
+    /* Out of memory, it ends before its time: better than never. */
+    if (has_expired(principal) || arm_expiry(principal) != 0)
         tenant_on_expired(principal);
-    else
-        arm_expiry(principal);
 }
 
 /* -1: out of memory. */
@@ -138,10 +141,7 @@ static int watch_expiry(struct loop *loop, struct principal *principal)
     if (principal->expires == 0)
         return 0;
     principal->expiry = evtimer_new(loop->base, on_expiry, principal);
-    if (principal->expiry == NULL)
-        return -1;
-    arm_expiry(principal);
-    return 0;
+    return principal->expiry != NULL ? arm_expiry(principal) : -1;
 }
 
 static void clear(struct principal *principal)
@@ -165,28 +165,40 @@ struct principal *principal_find(const struct tenant *tenant, int64_t id)
     return principal;
 }
 
-struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id)
+static struct principal *load_principal(struct loop *loop, struct tenant *tenant, int64_t id,
+                                        enum reason *why)
 {
-    struct principal *principal = principal_find(tenant, id);
-    if (principal == NULL) {
-        principal = calloc(1, sizeof(*principal));
-        if (principal == NULL)
-            return NULL;
-        principal->tenant = tenant;
-        if (read_principal(loop, tenant, id, principal) <= 0 || watch_expiry(loop, principal) != 0)
-            goto fail;
-        HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
-        if (principal->hh.tbl == NULL)
-            goto fail;
-    }
-    principal->nsessions++;
-    if (!has_expired(principal))
+    struct principal *principal = calloc(1, sizeof(*principal));
+    *why = REASON_out_of_memory;
+    if (principal == NULL)
+        return NULL;
+    principal->tenant = tenant;
+    int rc = read_principal(loop, tenant, id, principal);
+    if (rc <= 0)
+        *why = rc < 0 ? REASON_registry_unavailable : REASON_revoked;
+    if (rc <= 0 || watch_expiry(loop, principal) != 0)
+        goto fail;
+    HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
+    if (principal->hh.tbl != NULL)
         return principal;
-    principal_release(tenant, principal);
-    return NULL;
 fail:
     clear(principal);
     free(principal);
+    return NULL;
+}
+
+struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id, enum reason *why)
+{
+    struct principal *principal = principal_find(tenant, id);
+    if (principal == NULL)
+        principal = load_principal(loop, tenant, id, why);
+    if (principal == NULL)
+        return NULL;
+    principal->nsessions++;
+    if (!has_expired(principal))
+        return principal;
+    *why = REASON_key_expired;
+    principal_release(tenant, principal);
     return NULL;
 }
 

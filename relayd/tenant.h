@@ -49,8 +49,8 @@ struct tenant *tenant_find(const struct loop *loop, int64_t id);
 void tenant_free(struct loop *loop, struct tenant *tenant);
 
 /* The principal, read from the registry if it has no session yet. NULL if it is not there, has
- * expired, or on error. Give it back with principal_release(). */
-struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id);
+ * expired, or on error; *why tells. Give it back with principal_release(). */
+struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id, enum reason *why);
 void principal_release(struct tenant *tenant, struct principal *principal);
 
 /* Reads a principal that is loaded again after a change. 1: done; 0: it is no more (removed or

@@ -29,6 +29,7 @@ struct worker {
     pthread_t thread;
     bool running; /* the thread was started */
     bool stopping;
+    struct mail stop; /* must not need memory then */
     struct loop loop;
     struct event *mail_event;
     struct event *stop_tick;
@@ -183,7 +184,6 @@ static void receive(struct worker *worker, struct mail *mail)
         receive_request(worker, (struct request *)mail);
         break;
     case MAIL_STOP:
-        free(mail);
         begin_stop(worker);
         break;
     case MAIL_SEEN:
@@ -264,7 +264,7 @@ static void drop_mail(struct mail *mail)
         struct mail *next = mail->next;
         if (mail->kind == MAIL_REQUEST) {
             request_free((struct request *)mail);
-        } else {
+        } else if (mail->kind != MAIL_STOP) {
             if (mail->kind == MAIL_CONNECTION)
                 close(((struct connection *)mail)->fd);
             free(mail);
@@ -322,11 +322,10 @@ fail:
 void worker_stop_all(void)
 {
     for (unsigned i = 0; i < nworkers; i++) {
-        struct mail *stop = workers[i].running ? calloc(1, sizeof(*stop)) : NULL;
-        if (stop == NULL)
+        if (!workers[i].running)
             continue;
-        stop->kind = MAIL_STOP;
-        mailbox_post_always(workers[i].loop.mailbox, stop);
+        workers[i].stop.kind = MAIL_STOP;
+        mailbox_post_always(workers[i].loop.mailbox, &workers[i].stop);
     }
     for (unsigned i = 0; i < nworkers; i++)
         if (workers[i].running)

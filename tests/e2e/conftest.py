@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end tests. `make_relay(rekey_limit="1M")` starts a relayd with options; `relay` is a plain one."""
 
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,14 @@ def key_pool():
 @pytest.fixture
 def keys(key_pool):
     return keylib.Keys(key_pool)
+
+
+@pytest.fixture
+def chance():
+    """A random.Random; RELAYD_TEST_SEED is its seed, which is printed."""
+    seed = int(os.environ.get("RELAYD_TEST_SEED", "1"))
+    print(f"RELAYD_TEST_SEED={seed}")
+    return random.Random(seed)
 
 
 @pytest.fixture
@@ -97,6 +106,11 @@ def make_sshd(procs, folder, net):
         return Sshd(procs, folder, port or net.free_port(), authorized, **options)
 
     return make
+
+
+def pytest_collection_modifyitems(items):
+    """The longest test begins first, or the others would wait for it at the end."""
+    items.sort(key=lambda item: "test_soak" not in item.nodeid)
 
 
 @pytest.hookimpl(hookwrapper=True)

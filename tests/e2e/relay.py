@@ -53,9 +53,10 @@ def sanitized():
 class Relay:
     """One relayd on a state directory of its own."""
 
-    def __init__(self, procs, folder, keys, args=(), start=True, **options):
-        """options become --key value (underscores to dashes); args are passed as they are."""
+    def __init__(self, procs, folder, keys, args=(), start=True, program=RELAYD, env=None, **options):
+        """options become --key value (underscores to dashes); args are passed as they are; env is added to ours."""
         self.procs, self.folder, self.keys = procs, folder, keys
+        self.program, self.env = program, {**os.environ, **(env or {})}
         self.args, self.options = list(args), options
         self.state = os.path.join(folder, "state")
         os.makedirs(self.state, mode=0o700, exist_ok=True)
@@ -73,7 +74,7 @@ class Relay:
     # -- the daemon
 
     def argv(self):
-        argv = [RELAYD]
+        argv = [self.program]
         for addr in self.listen:
             argv += ["--listen", addr]
         argv += ["--state-dir", self.state, "--control-socket", self.socket]
@@ -85,7 +86,8 @@ class Relay:
         """Start the program and read its log; does not wait for anything."""
         self.exit_status = None
         self.popen = subprocess.Popen([*self.procs.prefix, *self.argv()], stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0)
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self.env,
+                                      process_group=0)
         self._reader = threading.Thread(target=self._read_log, args=(self.popen.stderr,), daemon=True)
         self._reader.start()
 

@@ -210,5 +210,6 @@ def test_many_free_ports_are_distinct_and_found_without_a_long_search(relay, att
             ports.append(session.expect(REQUEST_SUCCESS, timeout=30)[1].get_int())
         costs.append(cpu(relay) - before)
     assert len(set(ports)) == 8000 and min(ports) >= 49152 and max(ports) < 65536
+    relay.add_tenant("acme")  # the rows of so many names do not hold an administrator up
     # if every search began at the first port, the last thousand would look at millions of ports
     assert costs[-1] < 2 * costs[0] + 0.2, costs

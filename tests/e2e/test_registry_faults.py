@@ -15,6 +15,7 @@ from control import ControlSocket
 from hostile import attach  # noqa: F401
 from procs import SLOW, until
 from relay import RELAYCTL, RELAYD
+from storage import disk, fill  # noqa: F401
 
 
 def stored_names(relay):
@@ -117,26 +118,8 @@ def test_a_damaged_database_leaves_no_right_that_cannot_be_checked(make_relay, n
 # ---- full
 
 
-@pytest.fixture
-def disk(folder):
-    """A file system of 1 MiB."""
-    place = os.path.join(folder, "disk")
-    os.mkdir(place)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
-
-
-def fill(disk, but):
-    """Fill it but so many bytes."""
-    with open(os.path.join(disk, "fill"), "wb", buffering=0) as f, contextlib.suppress(OSError):
-        while True:
-            f.write(bytes(4096))
-    os.truncate(f.name, os.path.getsize(f.name) - but)
-
-
 @pytest.mark.parametrize("pages", [0, 1])
-def test_a_disk_that_is_full_at_the_first_start_leaves_no_half_of_a_host_key(pages, disk, folder, procs):
+def test_a_disk_that_is_full_at_the_first_start_leaves_no_half_of_a_host_key(pages, disk, folder, procs):  # noqa: F811
     state = os.path.join(disk, "state")
     os.mkdir(state, 0o700)
     fill(disk, pages * 4096)

@@ -11,6 +11,7 @@ from control import ControlSocket, refused
 from keys import fingerprint, public
 from net import echoes
 from procs import until
+from relay import sanitized
 
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
 
@@ -347,7 +348,7 @@ def test_tables_for_people_say_the_same(relay, net):
                         (["list", "keys"], [alice.fingerprint, "ssh-ed25519"]), (["list", "endpoints"], ["raspi", "7"]),
                         (["list", "sessions"], ["raspi", "OpenSSH"]), (["list", "tenants"], ["default"]),
                         (["show", "alice"], ["alice", "client", "raspi:7", alice.fingerprint]),
-                        (["status"], ["libssh", "version"])]:
+                        (["status"], ["libssh", "version", "heap_used"])]:
         out = relay.ctl(*args, json=False)
         for word in words:
             assert word in out, (args, word, out)
@@ -359,6 +360,7 @@ def test_status(relay, net):
     counts = {key: status[key] for key in ("tenants", "sessions", "waiting", "endpoints", "bridges", "store")}
     assert counts == {"tenants": 1, "sessions": 0, "waiting": 0, "endpoints": 0, "bridges": 0, "store": "ok"}
     assert status["workers"] >= 1 and 0 <= status["uptime"] < 600
+    assert sanitized() or 100_000 < status["memory"]["heap_used"] < 100_000_000
     relay.add_device("raspi").publish(f"7:localhost:{net.echo().port}", expect="raspi:7")
     _, (port,) = relay.add_client("alice").local("raspi:7")
     sock = net.connect(port)

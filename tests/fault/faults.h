@@ -1,0 +1,19 @@
+#ifndef FAULTS_H
+#define FAULTS_H
+
+#include <stdbool.h>
+
+/* Faults of the machine on demand. The test and relayd share the file that RELAYD_FAULTS names, in
+ * the layout of struct faults (faults.c). Without it nothing ever fails. */
+
+/* One more allocation, here: is it the one that is to fail? Any thread. */
+bool fault_strikes(const char *file, int line);
+
+/* Is the storage of SQLite read-only now? Any thread. */
+bool fault_read_only(void);
+
+/* Puts a default VFS before SQLite's: while fault_read_only() it answers as the real one does when
+ * the kernel says EROFS. */
+void fault_replace_vfs(void);
+
+#endif
