@@ -187,7 +187,10 @@ static int start_threads(struct process *process, struct failure *failure)
     snprintf(path, sizeof(path), "%s/relayd.db", config->state_dir.text);
     sigfillset(&mask);
     pthread_sigmask(SIG_SETMASK, &mask, &old);
-    process->keeper_up = keeper_start(path, worker_route, failure) == 0;
+    if (log_start() != 0)
+        fail(failure, REASON_out_of_memory, "cannot start a thread");
+    else
+        process->keeper_up = keeper_start(path, worker_route, failure) == 0;
     process->workers_up = process->keeper_up &&
                           worker_start_all(&process->relay, control_answer, failure) == 0;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -237,12 +240,14 @@ static int run(struct process *process)
     if (start(process, &failure) != 0) {
         log_error("%s", failure.text);
         stop(process);
+        log_stop();
         return 1;
     }
     log_info("ready");
     event_base_dispatch(process->base);
     stop(process);
     log_info("stopped");
+    log_stop();
     return 0;
 }
 

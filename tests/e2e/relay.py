@@ -64,6 +64,8 @@ class Relay:
         # Outside the range from which the kernel takes local ports, or a restart might find its own taken.
         self.listen = [f"127.0.0.1:{Net.free_port()}", f"[::1]:{Net.free_port()}"]
         self.lines, self._cond = [], threading.Condition()
+        self.log_is_read = threading.Event()  # cleared: its log piles up in the pipe
+        self.log_is_read.set()
         self.popen = None
         self.exit_status = None
         self.principals = []
@@ -106,6 +108,7 @@ class Relay:
 
     def _read_log(self, pipe):
         for raw in pipe:
+            self.log_is_read.wait()
             with self._cond:
                 self.lines.append(raw.decode(errors="replace").rstrip("\n"))
                 self._cond.notify_all()
