@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <ini.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Each parser returns NULL, or what it expected. */
 typedef const char *parser(const char *text, void *value);
@@ -175,13 +177,24 @@ static const struct key {
     const char *value;
     const char *help;
     parser *parse;
-    size_t offset;
+    size_t offset, size;
     bool repeatable;
+    bool fixed;
 } keys[] = {
-#define CONFIG(id, key, type, value, help)                                                                   \
-    { key, value, help, parse_##type, offsetof(struct config, id), parse_##type == parse_ADDRESSES },
+#define KEY(id, key, type, value, help, fixed)                                                               \
+    { key,                                                                                                   \
+      value,                                                                                                 \
+      help,                                                                                                  \
+      parse_##type,                                                                                          \
+      offsetof(struct config, id),                                                                           \
+      sizeof(((struct config *)NULL)->id),                                                                   \
+      parse_##type == parse_ADDRESSES,                                                                       \
+      fixed },
+#define CONFIG(...) KEY(__VA_ARGS__, false)
+#define CONFIG_FIXED(...) KEY(__VA_ARGS__, true)
 #include "relayd/config.def"
 #undef CONFIG
+#undef KEY
 };
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
 
@@ -189,12 +202,30 @@ static const struct key {
  * first replaces what an earlier source said. */
 struct source {
     struct config *config;
-    const char *file; /* NULL: the command line */
+    struct failure *failure; /* for the first complaint of a reload; NULL at the start */
+    const char *file;        /* NULL: the command line */
     FILE *in;
     int line;    /* that is being read; inih takes long ones in pieces */
     int refused; /* the first line that was refused; 0: none */
     bool met[NKEYS];
 };
+
+/* At the start people read stderr, later the log. */
+static void __attribute__((format(printf, 2, 3))) complain(struct failure *failure, const char *fmt, ...)
+{
+    char text[1536];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (failure == NULL) {
+        fprintf(stderr, "relayd: %s\n", text);
+        return;
+    }
+    log_error("the configuration stays as it was: %s", text);
+    if (failure->reason == REASON_none)
+        fail(failure, REASON_bad_config, "%s", text);
+}
 
 static int set_key(struct source *source, size_t i, const char *text, char *error, size_t size)
 {
@@ -203,8 +234,8 @@ static int set_key(struct source *source, size_t i, const char *text, char *erro
         snprintf(error, size, "%s stands there twice", keys[i].name);
         return -1;
     }
-    if (!source->met[i] && keys[i].repeatable)
-        memset(value, 0, sizeof(struct config_addresses));
+    if (!source->met[i] || !keys[i].repeatable)
+        memset(value, 0, keys[i].size); /* nothing of an older value is left, so that two can be compared */
     source->met[i] = true;
     const char *expected = keys[i].parse(text, value);
     if (expected == NULL)
@@ -225,7 +256,7 @@ static int refuse_line(struct source *source, const char *why)
 {
     char plain[1024];
     log_escape(why, plain, sizeof(plain));
-    fprintf(stderr, "relayd: %s:%d: %s\n", source->file, source->line, plain);
+    complain(source->failure, "%s:%d: %s", source->file, source->line, plain);
     if (source->refused == 0)
         source->refused = source->line;
     return 0;
@@ -266,22 +297,34 @@ static int on_key(void *arg, const char *section, const char *name, const char *
     return set_key(source, (size_t)i, value, error, sizeof(error)) == 0 ? 1 : refuse_line(source, error);
 }
 
-static int load_file(struct config *config, const char *path)
+/* What a pipe held is gone: only a plain file can be read again. */
+static bool is_plain_file(const char *path)
 {
-    struct source source = { .config = config, .file = path, .in = fopen(path, "re") };
+    struct stat st;
+    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
+}
+
+static int load_file(struct config *config, const char *path, struct failure *failure)
+{
+    struct source source = { .config = config, .failure = failure, .file = path };
+    if (failure != NULL && !is_plain_file(path)) {
+        complain(failure, "%s is not a plain file: it can be read at the start only", path);
+        return -1;
+    }
+    source.in = fopen(path, "re");
     if (source.in == NULL) {
-        fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
+        complain(failure, "cannot read %s: %s", path, strerror(errno));
         return -1;
     }
     int first_bad = ini_parse_stream(read_line, &source, on_key, &source);
     if (ferror(source.in)) {
-        fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
+        complain(failure, "cannot read %s: %s", path, strerror(errno));
         fclose(source.in);
         return -1;
     }
     fclose(source.in);
     if (first_bad > 0 && (source.refused == 0 || first_bad < source.refused))
-        fprintf(stderr, "relayd: %s:%d: expected KEY = VALUE or [relayd]\n", path, first_bad);
+        complain(failure, "%s:%d: expected KEY = VALUE or [relayd]", path, first_bad);
     return first_bad == 0 && source.refused == 0 ? 0 : -1;
 }
 
@@ -322,17 +365,18 @@ static void make_options(struct option options[NOPTIONS + 1])
 }
 
 /* The file must be read before the options are set, wherever --config stands: two passes. */
-static enum config_outcome read_options(struct config *config, int argc, char *argv[], bool first)
+static enum config_outcome read_options(struct config *config, int argc, char *argv[], bool first,
+                                        struct failure *failure)
 {
     struct option options[NOPTIONS + 1];
-    struct source source = { .config = config };
+    struct source source = { .config = config, .failure = failure };
     char error[768];
     int option;
     make_options(options);
     optind = 1;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == OPTION_CONFIG) {
-            if (first && load_file(config, optarg) != 0)
+            if (first && load_file(config, optarg, failure) != 0)
                 return CONFIG_ERROR;
         } else if (option == OPTION_CHECK) {
             config->check_only = true;
@@ -344,20 +388,70 @@ static enum config_outcome read_options(struct config *config, int argc, char *a
         } else if (option == '?') {
             return CONFIG_ERROR;
         } else if (!first && set_key(&source, (size_t)option, optarg, error, sizeof(error)) != 0) {
-            fprintf(stderr, "relayd: --%s\n", error);
+            complain(failure, "--%s", error);
             return CONFIG_ERROR;
         }
     }
     if (optind < argc) {
-        fprintf(stderr, "relayd: there is no use for \"%s\": see relayd --help\n", argv[optind]);
+        complain(failure, "there is no use for \"%s\": see relayd --help", argv[optind]);
         return CONFIG_ERROR;
     }
     return CONFIG_RUN;
 }
 
-enum config_outcome config_load(struct config *config, int argc, char *argv[])
+static enum config_outcome load(struct config *config, int argc, char *argv[], struct failure *failure)
 {
     load_defaults(config);
-    enum config_outcome outcome = read_options(config, argc, argv, true);
-    return outcome == CONFIG_RUN ? read_options(config, argc, argv, false) : outcome;
+    atomic_store(&config->holders, 1);
+    enum config_outcome outcome = read_options(config, argc, argv, true, failure);
+    return outcome == CONFIG_RUN ? read_options(config, argc, argv, false, failure) : outcome;
+}
+
+enum config_outcome config_load(struct config *config, int argc, char *argv[])
+{
+    return load(config, argc, argv, NULL);
+}
+
+/* ---- Reloading ---- */
+
+struct config *config_reload(int argc, char *argv[], struct failure *failure)
+{
+    struct config *config = malloc(sizeof(*config));
+    if (config == NULL) {
+        complain(failure, "%s", reason_sentence(REASON_out_of_memory));
+    } else if (load(config, argc, argv, failure) != CONFIG_RUN) {
+        free(config);
+        config = NULL;
+    }
+    return config;
+}
+
+/* Nobody sees the count but these two. */
+static struct config *counted(const struct config *config)
+{
+    return (struct config *)(uintptr_t)config;
+}
+
+const struct config *config_hold(const struct config *config)
+{
+    atomic_fetch_add(&counted(config)->holders, 1);
+    return config;
+}
+
+void config_release(const struct config *config)
+{
+    if (config != NULL && atomic_fetch_sub(&counted(config)->holders, 1) == 1)
+        free(counted(config));
+}
+
+const char *config_difference(const struct config *a, const struct config *b, size_t *at, bool *fixed)
+{
+    while (*at < NKEYS) {
+        const struct key *key = &keys[(*at)++];
+        if (memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0) {
+            *fixed = key->fixed;
+            return key->name;
+        }
+    }
+    return NULL;
 }

@@ -4,6 +4,7 @@
 #include "relayd/listener.h"
 #include "relayd/log.h"
 #include "relayd/loop.h"
+#include "relayd/reload.h"
 #include "relayd/store.h"
 #include "relayd/worker.h"
 
@@ -23,7 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NSIGNALS 3 /* that stop relayd in good order */
+#define NSIGNALS 3
 
 /* What is up, so that it can be taken down in reverse order from any step of the start. */
 struct process {
@@ -50,6 +51,10 @@ static void on_signal(evutil_socket_t signal, short what, void *arg)
 {
     struct process *process = arg;
     (void)what;
+    if (signal == SIGHUP) {
+        control_run(COMMAND_reload);
+        return;
+    }
     log_info("stopping on signal %d", (int)signal);
     event_base_loopbreak(process->base);
 }
@@ -279,5 +284,6 @@ int main(int argc, char *argv[])
     /* Buffers of a stalled stream are large: fixed, the threshold keeps them out of the heap, so that
      * they grow without copies and go back to the system when they are freed. */
     mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+    reload_init(argc, argv, &process.relay);
     return run(&process);
 }

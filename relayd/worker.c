@@ -109,7 +109,6 @@ void worker_accept(int fd, const struct sockaddr *address)
     connection->mail.kind = MAIL_CONNECTION;
     connection->fd = fd;
     format_address(address, connection);
-    set_socket_options(fd, worker->loop.config->dead_peer_timeout);
     atomic_fetch_add(&posted, 1);
     if (mailbox_post(worker->loop.mailbox, &connection->mail) == 0)
         return;
@@ -128,10 +127,12 @@ unsigned worker_connections(void)
 
 static void receive_connection(struct worker *worker, struct connection *connection)
 {
-    if (worker->stopping)
+    if (worker->stopping) {
         close(connection->fd);
-    else
+    } else {
+        set_socket_options(connection->fd, worker->loop.config->dead_peer_timeout);
         serve_accept(&worker->loop, connection->fd, connection->address, connection->port);
+    }
     atomic_fetch_sub(&posted, 1);
     free(connection);
 }
@@ -237,7 +238,7 @@ static int init_loop(struct worker *worker, const struct relay *relay, struct fa
     struct loop *loop = &worker->loop;
     loop->index = (unsigned)(worker - workers);
     loop->relay = relay;
-    loop->config = &relay->config;
+    loop->config = config_hold(&relay->config);
     snprintf(path, sizeof(path), "%s/relayd.db", relay->config.state_dir.text);
     if ((loop->store = store_open(path, STORE_READ, failure)) == NULL ||
         (loop->bind = sshio_bind_new(relay->host_key.path, failure)) == NULL)
@@ -289,6 +290,7 @@ static void free_worker(struct worker *worker)
     mailbox_free(loop->mailbox);
     ssh_bind_free(loop->bind);
     store_close(loop->store);
+    config_release(loop->config);
 }
 
 int worker_start_all(const struct relay *relay, void (*answer)(struct request *request),
