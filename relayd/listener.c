@@ -2,6 +2,7 @@
 
 #include "relayd/limits.h"
 #include "relayd/log.h"
+#include "relayd/systemd.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -76,12 +77,24 @@ static void format(const struct sockaddr_storage *address, char *out, size_t siz
                         ntohs(v6->sin6_port));
 }
 
+static void add_socket(struct listener *listener, struct evconnlistener *socket, uint16_t *port)
+{
+    char text[80];
+    struct sockaddr_storage bound = { 0 };
+    socklen_t len = sizeof(bound);
+    evconnlistener_set_error_cb(socket, on_error);
+    listener->sockets[listener->n++] = socket;
+    getsockname(evconnlistener_get_fd(socket), (struct sockaddr *)&bound, &len);
+    format(&bound, text, sizeof(text));
+    log_info("listening on %s", text);
+    if (listener->n == 1)
+        *port = ntohs(((const struct sockaddr_in *)&bound)->sin_port); /* at the same place in IPv6 */
+}
+
 static int listen_on(struct event_base *base, struct listener *listener, const struct config_address *address,
                      uint16_t *port, struct failure *failure)
 {
     char text[80];
-    struct sockaddr_storage bound;
-    socklen_t len = sizeof(bound);
     unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE;
     /* [::] and 0.0.0.0 are two sockets: what listens where is what the configuration says. */
     flags |= address->addr.ss_family == AF_INET6 ? LEV_OPT_BIND_IPV6ONLY : 0;
@@ -93,13 +106,40 @@ static int listen_on(struct event_base *base, struct listener *listener, const s
         format(&address->addr, text, sizeof(text));
         return fail(failure, REASON_in_use, "cannot listen on %s: %s", text, strerror(error));
     }
-    evconnlistener_set_error_cb(socket, on_error);
-    listener->sockets[listener->n++] = socket;
-    getsockname(evconnlistener_get_fd(socket), (struct sockaddr *)&bound, &len);
-    format(&bound, text, sizeof(text));
-    log_info("listening on %s", text);
-    if (listener->n == 1)
-        *port = ntohs(((const struct sockaddr_in *)&bound)->sin_port); /* at the same place in IPv6 */
+    add_socket(listener, socket, port);
+    return 0;
+}
+
+static int get_option(int fd, int option)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+    return getsockopt(fd, SOL_SOCKET, option, &value, &len) == 0 ? value : -1;
+}
+
+static bool is_listening_tcp(int fd)
+{
+    int family = get_option(fd, SO_DOMAIN);
+    return (family == AF_INET || family == AF_INET6) && get_option(fd, SO_PROTOCOL) == IPPROTO_TCP &&
+           get_option(fd, SO_ACCEPTCONN) == 1;
+}
+
+/* Its backlog is whoever made it's to choose. What waits in it was not refused while relayd was down. */
+static int adopt(struct event_base *base, struct listener *listener, int fd, uint16_t *port,
+                 struct failure *failure)
+{
+    if (!is_listening_tcp(fd))
+        return fail(failure, REASON_bad_argument,
+                    "descriptor %d, passed by the service manager, is not a TCP socket that listens", fd);
+    if (listener->n == CONFIG_LISTEN_MAX)
+        return fail(failure, REASON_bad_argument, "the service manager passed more than %d sockets",
+                    CONFIG_LISTEN_MAX);
+    struct evconnlistener *socket = NULL;
+    if (evutil_make_socket_nonblocking(fd) == 0)
+        socket = evconnlistener_new(base, on_accept, listener, LEV_OPT_CLOSE_ON_FREE, 0, fd);
+    if (socket == NULL)
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    add_socket(listener, socket, port);
     return 0;
 }
 
@@ -119,9 +159,23 @@ static unsigned session_cap(unsigned nworkers)
     return most > reserve ? (unsigned)most - reserve : 1;
 }
 
-struct listener *listener_new(struct event_base *base, const struct config_addresses *addresses,
-                              void (*accepting)(int fd, const struct sockaddr *address),
-                              unsigned (*held)(void), unsigned nworkers, uint16_t *port,
+static int open_sockets(struct event_base *base, struct listener *listener,
+                        const struct listener_options *options, uint16_t *port, struct failure *failure)
+{
+    const struct config_addresses *addresses = options->addresses;
+    if (options->npassed < 0)
+        return fail(failure, REASON_bad_argument, "LISTEN_FDS or LISTEN_PID in the environment is wrong");
+    for (int i = 0; i < options->npassed; i++)
+        if (adopt(base, listener, SYSTEMD_FIRST_FD + i, port, failure) != 0)
+            return -1;
+    for (size_t i = 0; options->npassed == 0 && i < addresses->n; i++)
+        if (listen_on(base, listener, &addresses->v[i], port, failure) != 0 &&
+            !may_lack(addresses, &addresses->v[i]))
+            return -1;
+    return listener->n > 0 ? 0 : -1;
+}
+
+struct listener *listener_new(struct event_base *base, const struct listener_options *options, uint16_t *port,
                               struct failure *failure)
 {
     struct listener *listener = calloc(1, sizeof(*listener));
@@ -130,16 +184,11 @@ struct listener *listener_new(struct event_base *base, const struct config_addre
         fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
         return NULL;
     }
-    listener->cap = session_cap(nworkers);
-    listener->accepting = accepting;
-    listener->held = held;
-    for (size_t i = 0; i < addresses->n; i++)
-        if (listen_on(base, listener, &addresses->v[i], port, failure) != 0 &&
-            !may_lack(addresses, &addresses->v[i]))
-            goto fail;
-    if (listener->n > 0)
+    listener->cap = session_cap(options->nworkers);
+    listener->accepting = options->accepting;
+    listener->held = options->held;
+    if (open_sockets(base, listener, options, port, failure) == 0)
         return listener;
-fail:
     listener_free(listener);
     return NULL;
 }

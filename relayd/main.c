@@ -6,6 +6,7 @@
 #include "relayd/loop.h"
 #include "relayd/reload.h"
 #include "relayd/store.h"
+#include "relayd/systemd.h"
 #include "relayd/worker.h"
 
 #include <errno.h>
@@ -56,6 +57,7 @@ static void on_signal(evutil_socket_t signal, short what, void *arg)
         return;
     }
     log_info("stopping on signal %d", (int)signal);
+    systemd_stopping();
     event_base_loopbreak(process->base);
 }
 
@@ -174,8 +176,14 @@ static int open_sockets(struct process *process, const struct passwd *user, stru
         return fail(failure, REASON_out_of_memory, "cannot make an event loop");
     if (make_dirs(config, user, failure) != 0)
         return -1;
-    process->listener = listener_new(process->base, &config->listen, worker_accept, worker_connections,
-                                     process->relay.nworkers, &process->relay.port, failure);
+    struct listener_options options = {
+        .addresses = &config->listen,
+        .npassed = systemd_sockets(),
+        .nworkers = process->relay.nworkers,
+        .accepting = worker_accept,
+        .held = worker_connections,
+    };
+    process->listener = listener_new(process->base, &options, &process->relay.port, failure);
     if (process->listener == NULL)
         return -1;
     if (control_start(process->base, config->control_socket.text, failure) != 0)
@@ -249,6 +257,7 @@ static int run(struct process *process)
         return 1;
     }
     log_info("ready");
+    systemd_ready("serving");
     event_base_dispatch(process->base);
     stop(process);
     log_info("stopped");

@@ -2,6 +2,7 @@
 
 #include "relayd/log.h"
 #include "relayd/loop.h"
+#include "relayd/systemd.h"
 
 #include <stdio.h>
 
@@ -48,9 +49,14 @@ static void log_names(const char *what, const json_t *names)
 int reload_read(struct store *store, struct request *request)
 {
     (void)store;
+    systemd_reloading();
     struct config *config = config_reload(reload.argc, reload.argv, &request->failure);
-    if (config == NULL)
+    if (config == NULL) {
+        char plain[600];
+        log_escape(request->failure.text, plain, sizeof(plain));
+        systemd_ready("serving; the configuration stays as it was: %s", plain);
         return -1;
+    }
     json_t *changed = differences(reload.current, config, false);
     json_t *restart = differences(reload.started, config, true);
     log_setup((enum log_level)config->log_level, config->log_format);
@@ -69,5 +75,7 @@ int reload_apply(struct loop *loop, struct request *request)
 {
     config_release(loop->config);
     loop->config = config_hold(request->config);
+    if (loop->index + 1 == loop->relay->nworkers)
+        systemd_ready("serving");
     return 0;
 }

@@ -57,6 +57,7 @@ class Relay:
         """options become --key value (underscores to dashes); args are passed as they are."""
         self.procs, self.folder, self.keys = procs, folder, keys
         self.args, self.options = list(args), options
+        self.popen_options = {}
         self.state = os.path.join(folder, "state")
         os.makedirs(self.state, mode=0o700, exist_ok=True)
         self.socket = os.path.join(folder, "ctl.sock")
@@ -87,7 +88,7 @@ class Relay:
         """Start the program and read its log; does not wait for anything."""
         self.exit_status = None
         self.popen = subprocess.Popen([*self.procs.prefix, *self.argv()], stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0)
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0, **self.popen_options)
         self._reader = threading.Thread(target=self._read_log, args=(self.popen.stderr,), daemon=True)
         self._reader.start()
 
