@@ -61,6 +61,27 @@ static const char *parse_ADDRESSES(const char *text, void *value)
     return list->n > 0 ? NULL : "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
 }
 
+/* None at all is good. */
+static const char *parse_NETWORKS(const char *text, void *value)
+{
+    struct config_networks *list = value;
+    char copy[1024];
+    char *rest = copy, *word;
+    if (strlen(text) >= sizeof(copy))
+        return "a list of fewer than 1024 bytes";
+    memcpy(copy, text, strlen(text) + 1);
+    while ((word = strsep(&rest, " ,")) != NULL) {
+        if (*word == '\0')
+            continue;
+        if (list->n == CONFIG_NETWORKS_MAX)
+            return "at most 64 networks";
+        if (network_parse(word, &list->v[list->n]) != 0)
+            return "an address or a network such as 192.0.2.0/24 or 2001:db8::/32";
+        list->n++;
+    }
+    return NULL;
+}
+
 static const char *parse_TEXT(const char *text, void *value)
 {
     size_t len = strlen(text);
@@ -124,6 +145,16 @@ static const char *parse_COUNT(const char *text, void *value)
     return NULL;
 }
 
+static const char *parse_LOGINS(const char *text, void *value)
+{
+    static const struct unit units[] = { { "", 1 }, { NULL, 0 } };
+    uint64_t number;
+    if (parse_number(text, units, 1000000, &number) != 0 || number == 0)
+        return "a whole number from 1 to 1000000";
+    *(unsigned *)value = (unsigned)number;
+    return NULL;
+}
+
 static const char *parse_DURATION(const char *text, void *value)
 {
     static const struct unit units[] = { { "ms", 1 },      { "s", 1000 },         { "m", 60 * 1000 },
@@ -172,6 +203,12 @@ static const char *parse_FORMAT(const char *text, void *value)
     return *(bool *)value || strcmp(text, "text") == 0 ? NULL : "text or json";
 }
 
+static const char *parse_SWITCH(const char *text, void *value)
+{
+    *(bool *)value = strcmp(text, "on") == 0;
+    return *(bool *)value || strcmp(text, "off") == 0 ? NULL : "on or off";
+}
+
 static const struct key {
     const char *name;
     const char *value;
@@ -188,7 +225,7 @@ static const struct key {
       parse_##type,                                                                                          \
       offsetof(struct config, id),                                                                           \
       sizeof(((struct config *)NULL)->id),                                                                   \
-      parse_##type == parse_ADDRESSES,                                                                       \
+      parse_##type == parse_ADDRESSES || parse_##type == parse_NETWORKS,                                     \
       fixed },
 #define CONFIG(...) KEY(__VA_ARGS__, false)
 #define CONFIG_FIXED(...) KEY(__VA_ARGS__, true)
@@ -200,7 +237,7 @@ static const struct key {
 
 /* While a file or the options are read: which keys were met there already. A repeatable key met
  * first replaces what an earlier source said. */
-struct source {
+struct input {
     struct config *config;
     struct failure *failure; /* for the first complaint of a reload; NULL at the start */
     const char *file;        /* NULL: the command line */
@@ -227,16 +264,16 @@ static void __attribute__((format(printf, 2, 3))) complain(struct failure *failu
         fail(failure, REASON_bad_config, "%s", text);
 }
 
-static int set_key(struct source *source, size_t i, const char *text, char *error, size_t size)
+static int set_key(struct input *input, size_t i, const char *text, char *error, size_t size)
 {
-    void *value = (char *)source->config + keys[i].offset;
-    if (source->met[i] && !keys[i].repeatable && source->file != NULL) {
+    void *value = (char *)input->config + keys[i].offset;
+    if (input->met[i] && !keys[i].repeatable && input->file != NULL) {
         snprintf(error, size, "%s stands there twice", keys[i].name);
         return -1;
     }
-    if (!source->met[i] || !keys[i].repeatable)
+    if (!input->met[i] || !keys[i].repeatable)
         memset(value, 0, keys[i].size); /* nothing of an older value is left, so that two can be compared */
-    source->met[i] = true;
+    input->met[i] = true;
     const char *expected = keys[i].parse(text, value);
     if (expected == NULL)
         return 0;
@@ -252,27 +289,27 @@ static int find_key(const char *name)
     return -1;
 }
 
-static int refuse_line(struct source *source, const char *why)
+static int refuse_line(struct input *input, const char *why)
 {
     char plain[1024];
     log_escape(why, plain, sizeof(plain));
-    complain(source->failure, "%s:%d: %s", source->file, source->line, plain);
-    if (source->refused == 0)
-        source->refused = source->line;
+    complain(input->failure, "%s:%d: %s", input->file, input->line, plain);
+    if (input->refused == 0)
+        input->refused = input->line;
     return 0;
 }
 
 /* inih's reader: fgets() that counts lines, and refuses those that inih would take in pieces. */
 static char *read_line(char *line, int size, void *arg)
 {
-    struct source *source = arg;
-    source->line++;
-    char *got = fgets(line, size, source->in);
-    if (got == NULL || strchr(got, '\n') != NULL || feof(source->in))
+    struct input *input = arg;
+    input->line++;
+    char *got = fgets(line, size, input->in);
+    if (got == NULL || strchr(got, '\n') != NULL || feof(input->in))
         return got;
     for (int c = 0; c != '\n' && c != EOF;)
-        c = fgetc(source->in);
-    refuse_line(source, "that line is too long or has a NUL byte: expected at most 198 bytes of text");
+        c = fgetc(input->in);
+    refuse_line(input, "that line is too long or has a NUL byte: expected at most 198 bytes of text");
     line[0] = '\0'; /* for inih: an empty line */
     return line;
 }
@@ -280,7 +317,7 @@ static char *read_line(char *line, int size, void *arg)
 /* inih's handler: one key of the file. Returns 1 if it was good. */
 static int on_key(void *arg, const char *section, const char *name, const char *value)
 {
-    struct source *source = arg;
+    struct input *input = arg;
     char error[768];
     int i = find_key(name);
     if (strcmp(section, "relayd") != 0) {
@@ -288,13 +325,13 @@ static int on_key(void *arg, const char *section, const char *name, const char *
             snprintf(error, sizeof(error), "%s stands before the line [relayd]", name);
         else
             snprintf(error, sizeof(error), "section [%s]: expected [relayd]", section);
-        return refuse_line(source, error);
+        return refuse_line(input, error);
     }
     if (i < 0) {
         snprintf(error, sizeof(error), "unknown key \"%s\": relayd --help lists the keys", name);
-        return refuse_line(source, error);
+        return refuse_line(input, error);
     }
-    return set_key(source, (size_t)i, value, error, sizeof(error)) == 0 ? 1 : refuse_line(source, error);
+    return set_key(input, (size_t)i, value, error, sizeof(error)) == 0 ? 1 : refuse_line(input, error);
 }
 
 /* What a pipe held is gone: only a plain file can be read again. */
@@ -306,35 +343,35 @@ static bool is_plain_file(const char *path)
 
 static int load_file(struct config *config, const char *path, struct failure *failure)
 {
-    struct source source = { .config = config, .failure = failure, .file = path };
+    struct input input = { .config = config, .failure = failure, .file = path };
     if (failure != NULL && !is_plain_file(path)) {
         complain(failure, "%s is not a plain file: it can be read at the start only", path);
         return -1;
     }
-    source.in = fopen(path, "re");
-    if (source.in == NULL) {
+    input.in = fopen(path, "re");
+    if (input.in == NULL) {
         complain(failure, "cannot read %s: %s", path, strerror(errno));
         return -1;
     }
-    int first_bad = ini_parse_stream(read_line, &source, on_key, &source);
-    if (ferror(source.in)) {
+    int first_bad = ini_parse_stream(read_line, &input, on_key, &input);
+    if (ferror(input.in)) {
         complain(failure, "cannot read %s: %s", path, strerror(errno));
-        fclose(source.in);
+        fclose(input.in);
         return -1;
     }
-    fclose(source.in);
-    if (first_bad > 0 && (source.refused == 0 || first_bad < source.refused))
+    fclose(input.in);
+    if (first_bad > 0 && (input.refused == 0 || first_bad < input.refused))
         complain(failure, "%s:%d: expected KEY = VALUE or [relayd]", path, first_bad);
-    return first_bad == 0 && source.refused == 0 ? 0 : -1;
+    return first_bad == 0 && input.refused == 0 ? 0 : -1;
 }
 
 static void load_defaults(struct config *config)
 {
-    struct source source = { .config = config };
+    struct input input = { .config = config };
     char error[768];
     memset(config, 0, sizeof(*config));
     for (size_t i = 0; i < NKEYS; i++)
-        if (set_key(&source, i, keys[i].value, error, sizeof(error)) != 0)
+        if (set_key(&input, i, keys[i].value, error, sizeof(error)) != 0)
             abort();
 }
 
@@ -369,7 +406,7 @@ static enum config_outcome read_options(struct config *config, int argc, char *a
                                         struct failure *failure)
 {
     struct option options[NOPTIONS + 1];
-    struct source source = { .config = config, .failure = failure };
+    struct input input = { .config = config, .failure = failure };
     char error[768];
     int option;
     make_options(options);
@@ -387,7 +424,7 @@ static enum config_outcome read_options(struct config *config, int argc, char *a
             return CONFIG_VERSION;
         } else if (option == '?') {
             return CONFIG_ERROR;
-        } else if (!first && set_key(&source, (size_t)option, optarg, error, sizeof(error)) != 0) {
+        } else if (!first && set_key(&input, (size_t)option, optarg, error, sizeof(error)) != 0) {
             complain(failure, "--%s", error);
             return CONFIG_ERROR;
         }

@@ -2,6 +2,7 @@
 #define RELAYD_CONFIG_H
 
 #include "relayd/reason.h"
+#include "relayd/source.h"
 
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -11,6 +12,7 @@
 #include <sys/socket.h>
 
 #define CONFIG_LISTEN_MAX 16
+#define CONFIG_NETWORKS_MAX 64
 #define CONFIG_TEXT_SIZE 256
 
 struct config_address {
@@ -23,7 +25,13 @@ struct config_addresses {
     size_t n;
 };
 
+struct config_networks {
+    struct network v[CONFIG_NETWORKS_MAX];
+    size_t n;
+};
+
 #define CONFIG_C_ADDRESSES struct config_addresses
+#define CONFIG_C_NETWORKS struct config_networks
 #define CONFIG_C_PATH                                                                                        \
     struct {                                                                                                 \
         char text[CONFIG_TEXT_SIZE];                                                                         \
@@ -31,6 +39,8 @@ struct config_addresses {
 #define CONFIG_C_TEXT CONFIG_C_PATH
 #define CONFIG_C_HOST CONFIG_C_PATH
 #define CONFIG_C_COUNT unsigned
+#define CONFIG_C_LOGINS unsigned
+#define CONFIG_C_SWITCH bool
 #define CONFIG_C_LEVEL unsigned    /* enum log_level */
 #define CONFIG_C_FORMAT bool       /* true: json */
 #define CONFIG_C_TIMEOUT unsigned  /* milliseconds, not 0 */

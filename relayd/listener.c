@@ -1,5 +1,6 @@
 #include "relayd/listener.h"
 
+#include "relayd/gate.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
 #include "relayd/systemd.h"
@@ -7,62 +8,167 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/listener.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
+#include <utlist.h>
 
-#define PAUSE_MS 100
+#define PAUSE_MS 20
+#define QUIET_S 10 /* between two lines that say that accepting has paused */
 #define BACKLOG 4096
+
+/* An accepted socket that has to wait for its turn. */
+struct delayed {
+    struct listener *listener;
+    struct event *due;
+    int fd;
+    struct sockaddr_storage address;
+    struct source source;
+    struct delayed *prev, *next;
+};
 
 struct listener {
     struct evconnlistener *sockets[CONFIG_LISTEN_MAX];
     size_t n;
+    struct event_base *base;
     struct event *resume;
-    bool paused;
+    struct delayed *delayed;
+    unsigned ndelayed;
     unsigned cap;
-    void (*accepting)(int fd, const struct sockaddr *address);
-    unsigned (*held)(void);
+    time_t said; /* when the log said last that accepting has paused */
+    struct listener_options options;
 };
 
-static void set_paused(struct listener *listener, bool paused)
+/* ---- Pausing ---- */
+
+static void pause_accepting(struct listener *listener, const char *why)
 {
     struct timeval delay = { .tv_usec = PAUSE_MS * 1000 };
+    time_t now = time(NULL);
     for (size_t i = 0; i < listener->n; i++)
-        (paused ? evconnlistener_disable : evconnlistener_enable)(listener->sockets[i]);
-    if (paused)
-        evtimer_add(listener->resume, &delay);
-    if (paused && !listener->paused)
-        log_warn(
-            "no more than %u connections: new ones wait until some have left (see the limit of open files)",
-            listener->cap);
-    listener->paused = paused;
+        evconnlistener_disable(listener->sockets[i]);
+    evtimer_add(listener->resume, &delay);
+    if (now < listener->said || now - listener->said >= QUIET_S) {
+        log_warn("%s: new connections wait until some have left", why);
+        listener->said = now;
+    }
+}
+
+/* Why no connection can be taken; NULL if one can. */
+static const char *full(const struct listener *listener, char *text, size_t size)
+{
+    unsigned max_logins = gate_max_logins();
+    if (listener->options.held() + listener->ndelayed >= listener->cap)
+        snprintf(text, size, "no more than %u connections (see the limit of open files)", listener->cap);
+    else if (listener->options.logins() >= max_logins)
+        snprintf(text, size, "no more than %u connections that have not logged in (see max-logins)",
+                 max_logins);
+    else
+        return NULL;
+    return text;
 }
 
 static void on_resume(evutil_socket_t fd, short what, void *arg)
 {
     struct listener *listener = arg;
+    char text[128];
     (void)fd, (void)what;
-    set_paused(listener, listener->held() >= listener->cap);
+    const char *why = full(listener, text, sizeof(text));
+    if (why != NULL) {
+        pause_accepting(listener, why);
+        return;
+    }
+    for (size_t i = 0; i < listener->n; i++)
+        evconnlistener_enable(listener->sockets[i]);
+}
+
+/* ---- Accepting ---- */
+
+/* Cheap, and before the banner, where a line is allowed (RFC 4253, 4.2); ssh -v shows it. The socket is
+ * new, so there is room for the line, or it is lost. */
+static void refuse(int fd)
+{
+    static const char text[] = "relayd: too many failures from this address: try again later\r\n";
+    send(fd, text, sizeof(text) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(fd);
+    gate_refused();
+}
+
+static void drop_delayed(struct delayed *delayed)
+{
+    struct listener *listener = delayed->listener;
+    DL_DELETE(listener->delayed, delayed);
+    listener->ndelayed--;
+    event_free(delayed->due);
+    free(delayed);
+}
+
+static void on_due(evutil_socket_t fd, short what, void *arg)
+{
+    struct delayed *delayed = arg;
+    (void)fd, (void)what;
+    delayed->listener->options.accepting(delayed->fd, (const struct sockaddr *)&delayed->address,
+                                         &delayed->source);
+    drop_delayed(delayed);
+}
+
+/* -1: too many wait already, or there is no memory. */
+static int delay(struct listener *listener, int fd, const struct sockaddr *address, socklen_t len,
+                 const struct source *source, uint64_t us)
+{
+    struct timeval due = { .tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000) };
+    struct delayed *delayed = NULL;
+    if (listener->ndelayed >= LIMIT_DELAYED || listener->ndelayed >= listener->cap / 4 ||
+        (delayed = calloc(1, sizeof(*delayed))) == NULL)
+        return -1;
+    delayed->listener = listener;
+    delayed->fd = fd;
+    delayed->source = *source;
+    memcpy(&delayed->address, address, len < sizeof(delayed->address) ? len : sizeof(delayed->address));
+    delayed->due = evtimer_new(listener->base, on_due, delayed);
+    if (delayed->due == NULL || evtimer_add(delayed->due, &due) != 0) {
+        if (delayed->due != NULL)
+            event_free(delayed->due);
+        free(delayed);
+        return -1;
+    }
+    DL_APPEND(listener->delayed, delayed);
+    listener->ndelayed++;
+    return 0;
 }
 
 static void on_accept(struct evconnlistener *socket, evutil_socket_t fd, struct sockaddr *address, int len,
                       void *arg)
 {
     struct listener *listener = arg;
-    (void)socket, (void)len;
-    listener->accepting(fd, address);
-    if (listener->held() >= listener->cap)
-        set_paused(listener, true);
+    char text[128];
+    uint64_t us;
+    (void)socket;
+    struct source source = gate_source(address);
+    enum penalty_verdict verdict = gate_check(&source, &us);
+    if (verdict == PENALTY_PASS)
+        listener->options.accepting(fd, address, &source);
+    else if (verdict == PENALTY_REFUSE || delay(listener, fd, address, (socklen_t)len, &source, us) != 0)
+        refuse(fd);
+    const char *why = full(listener, text, sizeof(text));
+    if (why != NULL)
+        pause_accepting(listener, why);
 }
 
 static void on_error(struct evconnlistener *socket, void *arg)
 {
     struct listener *listener = arg;
+    char text[128];
     (void)socket;
-    log_warn("cannot accept: %s", strerror(errno));
-    set_paused(listener, true);
+    snprintf(text, sizeof(text), "cannot accept: %s", strerror(errno));
+    pause_accepting(listener, text);
 }
+
+/* ---- Sockets ---- */
 
 static void format(const struct sockaddr_storage *address, char *out, size_t size)
 {
@@ -184,9 +290,9 @@ struct listener *listener_new(struct event_base *base, const struct listener_opt
         fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
         return NULL;
     }
+    listener->base = base;
+    listener->options = *options;
     listener->cap = session_cap(options->nworkers);
-    listener->accepting = options->accepting;
-    listener->held = options->held;
     if (open_sockets(base, listener, options, port, failure) == 0)
         return listener;
     listener_free(listener);
@@ -199,6 +305,10 @@ void listener_free(struct listener *listener)
         return;
     for (size_t i = 0; i < listener->n; i++)
         evconnlistener_free(listener->sockets[i]);
+    while (listener->delayed != NULL) {
+        close(listener->delayed->fd);
+        drop_delayed(listener->delayed);
+    }
     event_free(listener->resume);
     free(listener);
 }

@@ -1,5 +1,6 @@
 #include "relayd/config.h"
 #include "relayd/control.h"
+#include "relayd/gate.h"
 #include "relayd/keeper.h"
 #include "relayd/listener.h"
 #include "relayd/log.h"
@@ -182,6 +183,7 @@ static int open_sockets(struct process *process, const struct passwd *user, stru
         .nworkers = process->relay.nworkers,
         .accepting = worker_accept,
         .held = worker_connections,
+        .logins = worker_logins,
     };
     process->listener = listener_new(process->base, &options, &process->relay.port, failure);
     if (process->listener == NULL)
@@ -216,8 +218,9 @@ static int start(struct process *process, struct failure *failure)
     struct relay *relay = &process->relay;
     raise_descriptor_limit();
     umask(077); /* whatever relayd writes is its own */
-    if (find_user(&relay->config, &user, failure) != 0 || open_sockets(process, user, failure) != 0 ||
-        drop_root(user, failure) != 0 || lock_state(process, failure) != 0 ||
+    if (gate_start(&relay->config, failure) != 0 || find_user(&relay->config, &user, failure) != 0 ||
+        open_sockets(process, user, failure) != 0 || drop_root(user, failure) != 0 ||
+        lock_state(process, failure) != 0 ||
         sshio_host_key(relay->config.state_dir.text, &relay->host_key, failure) != 0)
         return -1;
     log_info("host key %s %s", relay->host_key.fingerprint, relay->host_key.path);
@@ -240,6 +243,7 @@ static void stop(struct process *process)
     for (int i = 0; i < NSIGNALS; i++)
         if (process->signals[i] != NULL)
             event_free(process->signals[i]);
+    gate_stop();
     if (process->base != NULL)
         event_base_free(process->base);
     if (process->lock >= 0)

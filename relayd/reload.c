@@ -1,5 +1,6 @@
 #include "relayd/reload.h"
 
+#include "relayd/gate.h"
 #include "relayd/log.h"
 #include "relayd/loop.h"
 #include "relayd/systemd.h"
@@ -60,6 +61,7 @@ int reload_read(struct store *store, struct request *request)
     json_t *changed = differences(reload.current, config, false);
     json_t *restart = differences(reload.started, config, true);
     log_setup((enum log_level)config->log_level, config->log_format);
+    gate_configure(config);
     log_info("the configuration was read again");
     log_names("changed now", changed);
     log_names("changed at the next start only", restart);

@@ -21,6 +21,7 @@
 struct connection {
     struct mail mail; /* first */
     int fd;
+    struct source source;
     char address[INET6_ADDRSTRLEN];
     uint16_t port;
 };
@@ -100,27 +101,31 @@ static void set_socket_options(int fd, unsigned dead_ms)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 }
 
-void worker_accept(int fd, const struct sockaddr *address)
+/* The mailbox has no limit for it: the listener stops at `max-logins`. */
+void worker_accept(int fd, const struct sockaddr *address, const struct source *source)
 {
     struct connection *connection = calloc(1, sizeof(*connection));
     struct worker *worker = &workers[atomic_fetch_add(&next_worker, 1) % nworkers];
-    if (connection == NULL)
-        goto fail;
+    if (connection == NULL) {
+        close(fd);
+        return;
+    }
     connection->mail.kind = MAIL_CONNECTION;
     connection->fd = fd;
+    connection->source = *source;
     format_address(address, connection);
     atomic_fetch_add(&posted, 1);
-    if (mailbox_post(worker->loop.mailbox, &connection->mail) == 0)
-        return;
-    atomic_fetch_sub(&posted, 1);
-fail:
-    free(connection);
-    close(fd);
+    mailbox_post_always(worker->loop.mailbox, &connection->mail);
 }
 
 unsigned worker_connections(void)
 {
     return atomic_load(&posted) + session_live();
+}
+
+unsigned worker_logins(void)
+{
+    return atomic_load(&posted) + session_waiting();
 }
 
 /* ---- Receiving ---- */
@@ -131,7 +136,8 @@ static void receive_connection(struct worker *worker, struct connection *connect
         close(connection->fd);
     } else {
         set_socket_options(connection->fd, worker->loop.config->dead_peer_timeout);
-        serve_accept(&worker->loop, connection->fd, connection->address, connection->port);
+        serve_accept(&worker->loop, connection->fd, &connection->source, connection->address,
+                     connection->port);
     }
     atomic_fetch_sub(&posted, 1);
     free(connection);
@@ -244,7 +250,7 @@ static int init_loop(struct worker *worker, const struct relay *relay, struct fa
         (loop->bind = sshio_bind_new(relay->host_key.path, failure)) == NULL)
         return -1;
     loop->base = event_base_new();
-    loop->mailbox = mailbox_new(LIMIT_CONNECTIONS_WAITING);
+    loop->mailbox = mailbox_new(SIZE_MAX);
     if (loop->base == NULL || loop->mailbox == NULL)
         goto fail;
     worker->mail_event = event_new(loop->base, mailbox_fd(loop->mailbox), EV_READ | EV_PERSIST, on_mail,

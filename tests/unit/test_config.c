@@ -79,6 +79,9 @@ Test(config, defaults)
     cr_expect_eq(config.log_level, LOG_LEVEL_INFO);
     cr_expect_not(config.log_format);
     cr_expect_eq(config.login_grace, 30000);
+    cr_expect_eq(config.max_logins, 1000);
+    cr_expect(config.penalties);
+    cr_expect_eq(config.penalty_exempt.n, 2);
     cr_expect_eq(config.drain_timeout, 3000);
     cr_expect_eq(config.dead_peer_timeout, 45000);
     cr_expect_eq(config.rekey_limit, 0);
@@ -164,6 +167,33 @@ Test(config, words)
     expect_values("--log-format", LIST("text", "json"), LIST("", "JSON", "xml"));
     load_option("--log-format", "json");
     cr_expect(config.log_format);
+}
+
+Test(config, switches_and_logins)
+{
+    expect_values("--penalties", LIST("on", "off"), LIST("", "yes", "ON", "1", "offf"));
+    load_option("--penalties", "off");
+    cr_expect_not(config.penalties);
+    expect_values("--max-logins", LIST("1", "1000000"), LIST("", "0", "1000001", "-1", "x", "1K"));
+    load_option("--max-logins", "257");
+    cr_expect_eq(config.max_logins, 257);
+}
+
+Test(config, networks)
+{
+    char many[2048] = "";
+    expect_values("--penalty-exempt", LIST("", " ", "::1", "10.0.0.0/8, 2001:db8::/32"),
+                  LIST("10.0.0.1/8", "10.0.0.0/33", "localhost", "10.0.0.0/8;", repeat('1', 2000)));
+    cr_assert_eq(load(ARGS("--penalty-exempt", "10.0.0.0/8 ::1", "--penalty-exempt", "192.0.2.1")),
+                 CONFIG_RUN);
+    cr_assert_eq(config.penalty_exempt.n, 3, "the defaults are replaced");
+    cr_expect_eq(config.penalty_exempt.v[0].bits, 8);
+    cr_expect_eq(config.penalty_exempt.v[2].bits, 32);
+    for (int i = 0; i < CONFIG_NETWORKS_MAX; i++)
+        strcat(many, "10.0.0.0/8 ");
+    cr_expect_eq(load_option("--penalty-exempt", many), CONFIG_RUN);
+    strcat(many, "::1");
+    cr_expect_eq(load_option("--penalty-exempt", many), CONFIG_ERROR);
 }
 
 Test(config, texts_and_paths)
