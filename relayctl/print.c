@@ -24,6 +24,17 @@ static void print_word(const json_t *object, const char *key)
         printf(" %s", text);
 }
 
+/* "; at the next start: listen workers" */
+static void print_list(const json_t *result, const char *key, const char *title)
+{
+    const json_t *names = json_object_get(result, key), *name;
+    size_t i;
+    if (json_array_size(names) > 0)
+        printf("; %s:", title);
+    json_array_foreach(names, i, name)
+        printf(" %s", json_string_value(name));
+}
+
 /* "added device raspi SHA256:..." and what was closed. */
 static void print_change(const json_t *result)
 {
@@ -37,6 +48,8 @@ static void print_change(const json_t *result)
     if (sessions > 0 || bridges > 0)
         printf("; closed %lld session%s and %lld bridge%s", sessions, sessions == 1 ? "" : "s", bridges,
                bridges == 1 ? "" : "s");
+    print_list(result, "changed", "changed now");
+    print_list(result, "restart", "at the next start");
     putchar('\n');
     if (*text_of(result, "note") != '\0')
         printf("note: %s\n", text_of(result, "note"));

@@ -1,6 +1,7 @@
 #define SSH_SUPPRESS_DEPRECATED /* the message interface is the one that fits an event loop */
 #include "relayd/auth.h"
 
+#include "relayd/gate.h"
 #include "relayd/keeper.h"
 #include "relayd/pubkey.h"
 #include "relayd/store.h"
@@ -169,4 +170,45 @@ void auth_arrive(struct session *session)
                 principal_kind_name(session->principal), session->address, session->port,
                 session->fingerprint);
     keeper_saw_login(session->principal->id, session->key_id, session->address);
+    gate_login(&session->source);
+}
+
+/* Did it begin with something else than a version (RFC 4253, 4.2: 255 bytes at most)? libssh ends such a
+ * session as if the peer had left. */
+static bool is_no_ssh(const struct session *session)
+{
+    const char *version = ssh_get_clientbanner(session->ssh);
+    return version != NULL ? strncmp(version, "SSH-", 4) != 0 : session->socket.in_bytes > 255;
+}
+
+/* What it has done wrong, that never logged in. Who connects and leaves without a word, as health checks
+ * do, has done nothing; nor has who proved a key, or could not be looked up. */
+static enum penalty penalty_for(const struct session *session)
+{
+    if (session->tenant_id != 0 || !store_readable())
+        return PENALTY_none;
+    switch (session->end_reason) {
+    case REASON_login_timeout:
+        return PENALTY_too_slow;
+    case REASON_protocol_error:
+        return PENALTY_garbage;
+    case REASON_too_many_attempts:
+        return PENALTY_bad_login;
+    case REASON_peer_left:
+        if (session->socket.in_bytes == 0)
+            return PENALTY_none;
+        if (is_no_ssh(session))
+            return PENALTY_garbage;
+        return session->attempts > 0 ? PENALTY_bad_login : PENALTY_left_early;
+    default:
+        return PENALTY_none;
+    }
+}
+
+void auth_end(const struct session *session)
+{
+    if (session->tenant != NULL)
+        gate_logout(&session->source);
+    else
+        gate_fail(&session->source, penalty_for(session));
 }

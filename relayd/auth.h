@@ -14,4 +14,7 @@ void auth_message(struct session *session, ssh_message message);
 /* On the tenant's worker: finds out who the session is and lets it in, or closes it. */
 void auth_arrive(struct session *session);
 
+/* Before a session that has ended is freed: lays it to its source. */
+void auth_end(const struct session *session);
+
 #endif

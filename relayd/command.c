@@ -1,7 +1,9 @@
 #include "relayd/command.h"
 
+#include "relayd/config.h"
 #include "relayd/live.h"
 #include "relayd/registry.h"
+#include "relayd/reload.h"
 #include "relayd/self.h"
 
 #include <stdio.h>
@@ -37,6 +39,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_show] = { SCOPE_TENANT, false, registry_show, live_show, NULL },
     [COMMAND_status] = { SCOPE_ALL, false, registry_status, live_status, NULL },
     [COMMAND_disconnect] = { SCOPE_TENANT, false, registry_find_tenant, live_disconnect, NULL },
+    [COMMAND_reload] = { SCOPE_ALL, false, reload_read, reload_apply, NULL },
     [COMMAND_host_key] = { SCOPE_ALL, false, NULL, live_host_key, NULL },
     [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help },
     [COMMAND_whoami] = { SCOPE_TENANT, false, NULL, NULL, self_whoami },
@@ -114,6 +117,7 @@ void request_free(struct request *request)
         return;
     json_decref(request->args);
     json_decref(request->result);
+    config_release(request->config);
     free(request);
 }
 

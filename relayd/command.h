@@ -16,6 +16,7 @@
  * worker in turn) runs its live step, and the main thread answers. A command may lack either step.
  * Whoever holds the request owns it.
  */
+struct config;
 struct store;
 struct loop;
 struct session;
@@ -58,6 +59,8 @@ struct request {
     char old_name[NAME_SIZE]; /* the one that it had; "" if none */
     char endpoint[NAME_SIZE]; /* a name whose owner changed; "" if none */
     unsigned closed_sessions, closed_bridges;
+
+    const struct config *config; /* held: what `reload` has read */
 };
 
 /* Both return 0, or -1 with request->failure set. */

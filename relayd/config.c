@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <ini.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Each parser returns NULL, or what it expected. */
 typedef const char *parser(const char *text, void *value);
@@ -57,6 +59,27 @@ static const char *parse_ADDRESSES(const char *text, void *value)
         list->n++;
     }
     return list->n > 0 ? NULL : "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
+}
+
+/* None at all is good. */
+static const char *parse_NETWORKS(const char *text, void *value)
+{
+    struct config_networks *list = value;
+    char copy[1024];
+    char *rest = copy, *word;
+    if (strlen(text) >= sizeof(copy))
+        return "a list of fewer than 1024 bytes";
+    memcpy(copy, text, strlen(text) + 1);
+    while ((word = strsep(&rest, " ,")) != NULL) {
+        if (*word == '\0')
+            continue;
+        if (list->n == CONFIG_NETWORKS_MAX)
+            return "at most 64 networks";
+        if (network_parse(word, &list->v[list->n]) != 0)
+            return "an address or a network such as 192.0.2.0/24 or 2001:db8::/32";
+        list->n++;
+    }
+    return NULL;
 }
 
 static const char *parse_TEXT(const char *text, void *value)
@@ -122,6 +145,16 @@ static const char *parse_COUNT(const char *text, void *value)
     return NULL;
 }
 
+static const char *parse_LOGINS(const char *text, void *value)
+{
+    static const struct unit units[] = { { "", 1 }, { NULL, 0 } };
+    uint64_t number;
+    if (parse_number(text, units, 1000000, &number) != 0 || number == 0)
+        return "a whole number from 1 to 1000000";
+    *(unsigned *)value = (unsigned)number;
+    return NULL;
+}
+
 static const char *parse_DURATION(const char *text, void *value)
 {
     static const struct unit units[] = { { "ms", 1 },      { "s", 1000 },         { "m", 60 * 1000 },
@@ -170,42 +203,77 @@ static const char *parse_FORMAT(const char *text, void *value)
     return *(bool *)value || strcmp(text, "text") == 0 ? NULL : "text or json";
 }
 
+static const char *parse_SWITCH(const char *text, void *value)
+{
+    *(bool *)value = strcmp(text, "on") == 0;
+    return *(bool *)value || strcmp(text, "off") == 0 ? NULL : "on or off";
+}
+
 static const struct key {
     const char *name;
     const char *value;
     const char *help;
     parser *parse;
-    size_t offset;
+    size_t offset, size;
     bool repeatable;
+    bool fixed;
 } keys[] = {
-#define CONFIG(id, key, type, value, help)                                                                   \
-    { key, value, help, parse_##type, offsetof(struct config, id), parse_##type == parse_ADDRESSES },
+#define KEY(id, key, type, value, help, fixed)                                                               \
+    { key,                                                                                                   \
+      value,                                                                                                 \
+      help,                                                                                                  \
+      parse_##type,                                                                                          \
+      offsetof(struct config, id),                                                                           \
+      sizeof(((struct config *)NULL)->id),                                                                   \
+      parse_##type == parse_ADDRESSES || parse_##type == parse_NETWORKS,                                     \
+      fixed },
+#define CONFIG(...) KEY(__VA_ARGS__, false)
+#define CONFIG_FIXED(...) KEY(__VA_ARGS__, true)
 #include "relayd/config.def"
 #undef CONFIG
+#undef KEY
 };
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
 
 /* While a file or the options are read: which keys were met there already. A repeatable key met
  * first replaces what an earlier source said. */
-struct source {
+struct input {
     struct config *config;
-    const char *file; /* NULL: the command line */
+    struct failure *failure; /* for the first complaint of a reload; NULL at the start */
+    const char *file;        /* NULL: the command line */
     FILE *in;
     int line;    /* that is being read; inih takes long ones in pieces */
     int refused; /* the first line that was refused; 0: none */
     bool met[NKEYS];
 };
 
-static int set_key(struct source *source, size_t i, const char *text, char *error, size_t size)
+/* At the start people read stderr, later the log. */
+static void __attribute__((format(printf, 2, 3))) complain(struct failure *failure, const char *fmt, ...)
 {
-    void *value = (char *)source->config + keys[i].offset;
-    if (source->met[i] && !keys[i].repeatable && source->file != NULL) {
+    char text[1536];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (failure == NULL) {
+        fprintf(stderr, "relayd: %s\n", text);
+        return;
+    }
+    log_error("the configuration stays as it was: %s", text);
+    if (failure->reason == REASON_none)
+        fail(failure, REASON_bad_config, "%s", text);
+}
+
+static int set_key(struct input *input, size_t i, const char *text, char *error, size_t size)
+{
+    void *value = (char *)input->config + keys[i].offset;
+    if (input->met[i] && !keys[i].repeatable && input->file != NULL) {
         snprintf(error, size, "%s stands there twice", keys[i].name);
         return -1;
     }
-    if (!source->met[i] && keys[i].repeatable)
-        memset(value, 0, sizeof(struct config_addresses));
-    source->met[i] = true;
+    if (!input->met[i] || !keys[i].repeatable)
+        memset(value, 0, keys[i].size); /* nothing of an older value is left, so that two can be compared */
+    input->met[i] = true;
     const char *expected = keys[i].parse(text, value);
     if (expected == NULL)
         return 0;
@@ -221,27 +289,27 @@ static int find_key(const char *name)
     return -1;
 }
 
-static int refuse_line(struct source *source, const char *why)
+static int refuse_line(struct input *input, const char *why)
 {
     char plain[1024];
     log_escape(why, plain, sizeof(plain));
-    fprintf(stderr, "relayd: %s:%d: %s\n", source->file, source->line, plain);
-    if (source->refused == 0)
-        source->refused = source->line;
+    complain(input->failure, "%s:%d: %s", input->file, input->line, plain);
+    if (input->refused == 0)
+        input->refused = input->line;
     return 0;
 }
 
 /* inih's reader: fgets() that counts lines, and refuses those that inih would take in pieces. */
 static char *read_line(char *line, int size, void *arg)
 {
-    struct source *source = arg;
-    source->line++;
-    char *got = fgets(line, size, source->in);
-    if (got == NULL || strchr(got, '\n') != NULL || feof(source->in))
+    struct input *input = arg;
+    input->line++;
+    char *got = fgets(line, size, input->in);
+    if (got == NULL || strchr(got, '\n') != NULL || feof(input->in))
         return got;
     for (int c = 0; c != '\n' && c != EOF;)
-        c = fgetc(source->in);
-    refuse_line(source, "that line is too long or has a NUL byte: expected at most 198 bytes of text");
+        c = fgetc(input->in);
+    refuse_line(input, "that line is too long or has a NUL byte: expected at most 198 bytes of text");
     line[0] = '\0'; /* for inih: an empty line */
     return line;
 }
@@ -249,7 +317,7 @@ static char *read_line(char *line, int size, void *arg)
 /* inih's handler: one key of the file. Returns 1 if it was good. */
 static int on_key(void *arg, const char *section, const char *name, const char *value)
 {
-    struct source *source = arg;
+    struct input *input = arg;
     char error[768];
     int i = find_key(name);
     if (strcmp(section, "relayd") != 0) {
@@ -257,41 +325,53 @@ static int on_key(void *arg, const char *section, const char *name, const char *
             snprintf(error, sizeof(error), "%s stands before the line [relayd]", name);
         else
             snprintf(error, sizeof(error), "section [%s]: expected [relayd]", section);
-        return refuse_line(source, error);
+        return refuse_line(input, error);
     }
     if (i < 0) {
         snprintf(error, sizeof(error), "unknown key \"%s\": relayd --help lists the keys", name);
-        return refuse_line(source, error);
+        return refuse_line(input, error);
     }
-    return set_key(source, (size_t)i, value, error, sizeof(error)) == 0 ? 1 : refuse_line(source, error);
+    return set_key(input, (size_t)i, value, error, sizeof(error)) == 0 ? 1 : refuse_line(input, error);
 }
 
-static int load_file(struct config *config, const char *path)
+/* What a pipe held is gone: only a plain file can be read again. */
+static bool is_plain_file(const char *path)
 {
-    struct source source = { .config = config, .file = path, .in = fopen(path, "re") };
-    if (source.in == NULL) {
-        fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
+    struct stat st;
+    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
+}
+
+static int load_file(struct config *config, const char *path, struct failure *failure)
+{
+    struct input input = { .config = config, .failure = failure, .file = path };
+    if (failure != NULL && !is_plain_file(path)) {
+        complain(failure, "%s is not a plain file: it can be read at the start only", path);
         return -1;
     }
-    int first_bad = ini_parse_stream(read_line, &source, on_key, &source);
-    if (ferror(source.in)) {
-        fprintf(stderr, "relayd: cannot read %s: %s\n", path, strerror(errno));
-        fclose(source.in);
+    input.in = fopen(path, "re");
+    if (input.in == NULL) {
+        complain(failure, "cannot read %s: %s", path, strerror(errno));
         return -1;
     }
-    fclose(source.in);
-    if (first_bad > 0 && (source.refused == 0 || first_bad < source.refused))
-        fprintf(stderr, "relayd: %s:%d: expected KEY = VALUE or [relayd]\n", path, first_bad);
-    return first_bad == 0 && source.refused == 0 ? 0 : -1;
+    int first_bad = ini_parse_stream(read_line, &input, on_key, &input);
+    if (ferror(input.in)) {
+        complain(failure, "cannot read %s: %s", path, strerror(errno));
+        fclose(input.in);
+        return -1;
+    }
+    fclose(input.in);
+    if (first_bad > 0 && (input.refused == 0 || first_bad < input.refused))
+        complain(failure, "%s:%d: expected KEY = VALUE or [relayd]", path, first_bad);
+    return first_bad == 0 && input.refused == 0 ? 0 : -1;
 }
 
 static void load_defaults(struct config *config)
 {
-    struct source source = { .config = config };
+    struct input input = { .config = config };
     char error[768];
     memset(config, 0, sizeof(*config));
     for (size_t i = 0; i < NKEYS; i++)
-        if (set_key(&source, i, keys[i].value, error, sizeof(error)) != 0)
+        if (set_key(&input, i, keys[i].value, error, sizeof(error)) != 0)
             abort();
 }
 
@@ -322,17 +402,18 @@ static void make_options(struct option options[NOPTIONS + 1])
 }
 
 /* The file must be read before the options are set, wherever --config stands: two passes. */
-static enum config_outcome read_options(struct config *config, int argc, char *argv[], bool first)
+static enum config_outcome read_options(struct config *config, int argc, char *argv[], bool first,
+                                        struct failure *failure)
 {
     struct option options[NOPTIONS + 1];
-    struct source source = { .config = config };
+    struct input input = { .config = config, .failure = failure };
     char error[768];
     int option;
     make_options(options);
     optind = 1;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == OPTION_CONFIG) {
-            if (first && load_file(config, optarg) != 0)
+            if (first && load_file(config, optarg, failure) != 0)
                 return CONFIG_ERROR;
         } else if (option == OPTION_CHECK) {
             config->check_only = true;
@@ -343,21 +424,71 @@ static enum config_outcome read_options(struct config *config, int argc, char *a
             return CONFIG_VERSION;
         } else if (option == '?') {
             return CONFIG_ERROR;
-        } else if (!first && set_key(&source, (size_t)option, optarg, error, sizeof(error)) != 0) {
-            fprintf(stderr, "relayd: --%s\n", error);
+        } else if (!first && set_key(&input, (size_t)option, optarg, error, sizeof(error)) != 0) {
+            complain(failure, "--%s", error);
             return CONFIG_ERROR;
         }
     }
     if (optind < argc) {
-        fprintf(stderr, "relayd: there is no use for \"%s\": see relayd --help\n", argv[optind]);
+        complain(failure, "there is no use for \"%s\": see relayd --help", argv[optind]);
         return CONFIG_ERROR;
     }
     return CONFIG_RUN;
 }
 
-enum config_outcome config_load(struct config *config, int argc, char *argv[])
+static enum config_outcome load(struct config *config, int argc, char *argv[], struct failure *failure)
 {
     load_defaults(config);
-    enum config_outcome outcome = read_options(config, argc, argv, true);
-    return outcome == CONFIG_RUN ? read_options(config, argc, argv, false) : outcome;
+    atomic_store(&config->holders, 1);
+    enum config_outcome outcome = read_options(config, argc, argv, true, failure);
+    return outcome == CONFIG_RUN ? read_options(config, argc, argv, false, failure) : outcome;
+}
+
+enum config_outcome config_load(struct config *config, int argc, char *argv[])
+{
+    return load(config, argc, argv, NULL);
+}
+
+/* ---- Reloading ---- */
+
+struct config *config_reload(int argc, char *argv[], struct failure *failure)
+{
+    struct config *config = malloc(sizeof(*config));
+    if (config == NULL) {
+        complain(failure, "%s", reason_sentence(REASON_out_of_memory));
+    } else if (load(config, argc, argv, failure) != CONFIG_RUN) {
+        free(config);
+        config = NULL;
+    }
+    return config;
+}
+
+/* Nobody sees the count but these two. */
+static struct config *counted(const struct config *config)
+{
+    return (struct config *)(uintptr_t)config;
+}
+
+const struct config *config_hold(const struct config *config)
+{
+    atomic_fetch_add(&counted(config)->holders, 1);
+    return config;
+}
+
+void config_release(const struct config *config)
+{
+    if (config != NULL && atomic_fetch_sub(&counted(config)->holders, 1) == 1)
+        free(counted(config));
+}
+
+const char *config_difference(const struct config *a, const struct config *b, size_t *at, bool *fixed)
+{
+    while (*at < NKEYS) {
+        const struct key *key = &keys[(*at)++];
+        if (memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0) {
+            *fixed = key->fixed;
+            return key->name;
+        }
+    }
+    return NULL;
 }

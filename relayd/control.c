@@ -162,6 +162,17 @@ static void begin_request(struct connection *connection, struct request *request
     keeper_request(request);
 }
 
+void control_run(enum command_id command)
+{
+    struct request *request = request_new(command_at(command), "", NULL);
+    if (request == NULL) {
+        log_error("%s: %s", command_at(command)->words, reason_sentence(REASON_out_of_memory));
+        return;
+    }
+    request->serial = ++control.last_serial;
+    keeper_request(request);
+}
+
 static void serve_line(struct connection *connection, const char *line, size_t len)
 {
     struct wire_request wire;

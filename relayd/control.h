@@ -14,6 +14,9 @@ int control_start(struct event_base *base, const char *path, struct failure *fai
 /* Takes a finished request to its connection. Any thread; takes it over. */
 void control_answer(struct request *request);
 
+/* Runs a command that takes no arguments, on nobody's behalf. */
+void control_run(enum command_id command);
+
 /* Removes the socket and closes the connections. */
 void control_stop(void);
 

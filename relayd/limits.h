@@ -17,8 +17,9 @@
 #define LIMIT_HISTORY 256     /* rows of endpoints that are kept beyond what it owns */
 
 /* Of the process. */
-#define LIMIT_WRITES_BEHIND 65536      /* rows waiting for the keeper */
-#define LIMIT_CONNECTIONS_WAITING 4096 /* accepted sockets waiting for one worker */
+#define LIMIT_WRITES_BEHIND 65536 /* rows waiting for the keeper */
+#define LIMIT_DELAYED 1000        /* connections of sources that are slowed */
+#define LIMIT_SOURCES 65536       /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64
 #define LIMIT_DESCRIPTOR_RESERVE 64   /* descriptors that sessions leave to everything else, */
 #define LIMIT_DESCRIPTORS_A_WORKER 10 /* and for each worker */

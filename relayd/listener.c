@@ -1,67 +1,174 @@
 #include "relayd/listener.h"
 
+#include "relayd/gate.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
+#include "relayd/systemd.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/listener.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
+#include <utlist.h>
 
-#define PAUSE_MS 100
+#define PAUSE_MS 20
+#define QUIET_S 10 /* between two lines that say that accepting has paused */
 #define BACKLOG 4096
+
+/* An accepted socket that has to wait for its turn. */
+struct delayed {
+    struct listener *listener;
+    struct event *due;
+    int fd;
+    struct sockaddr_storage address;
+    struct source source;
+    struct delayed *prev, *next;
+};
 
 struct listener {
     struct evconnlistener *sockets[CONFIG_LISTEN_MAX];
     size_t n;
+    struct event_base *base;
     struct event *resume;
-    bool paused;
+    struct delayed *delayed;
+    unsigned ndelayed;
     unsigned cap;
-    void (*accepting)(int fd, const struct sockaddr *address);
-    unsigned (*held)(void);
+    time_t said; /* when the log said last that accepting has paused */
+    struct listener_options options;
 };
 
-static void set_paused(struct listener *listener, bool paused)
+/* ---- Pausing ---- */
+
+static void pause_accepting(struct listener *listener, const char *why)
 {
     struct timeval delay = { .tv_usec = PAUSE_MS * 1000 };
+    time_t now = time(NULL);
     for (size_t i = 0; i < listener->n; i++)
-        (paused ? evconnlistener_disable : evconnlistener_enable)(listener->sockets[i]);
-    if (paused)
-        evtimer_add(listener->resume, &delay);
-    if (paused && !listener->paused)
-        log_warn(
-            "no more than %u connections: new ones wait until some have left (see the limit of open files)",
-            listener->cap);
-    listener->paused = paused;
+        evconnlistener_disable(listener->sockets[i]);
+    evtimer_add(listener->resume, &delay);
+    if (now < listener->said || now - listener->said >= QUIET_S) {
+        log_warn("%s: new connections wait until some have left", why);
+        listener->said = now;
+    }
+}
+
+/* Why no connection can be taken; NULL if one can. */
+static const char *full(const struct listener *listener, char *text, size_t size)
+{
+    unsigned max_logins = gate_max_logins();
+    if (listener->options.held() + listener->ndelayed >= listener->cap)
+        snprintf(text, size, "no more than %u connections (see the limit of open files)", listener->cap);
+    else if (listener->options.logins() >= max_logins)
+        snprintf(text, size, "no more than %u connections that have not logged in (see max-logins)",
+                 max_logins);
+    else
+        return NULL;
+    return text;
 }
 
 static void on_resume(evutil_socket_t fd, short what, void *arg)
 {
     struct listener *listener = arg;
+    char text[128];
     (void)fd, (void)what;
-    set_paused(listener, listener->held() >= listener->cap);
+    const char *why = full(listener, text, sizeof(text));
+    if (why != NULL) {
+        pause_accepting(listener, why);
+        return;
+    }
+    for (size_t i = 0; i < listener->n; i++)
+        evconnlistener_enable(listener->sockets[i]);
+}
+
+/* ---- Accepting ---- */
+
+/* Cheap, and before the banner, where a line is allowed (RFC 4253, 4.2); ssh -v shows it. The socket is
+ * new, so there is room for the line, or it is lost. */
+static void refuse(int fd)
+{
+    static const char text[] = "relayd: too many failures from this address: try again later\r\n";
+    send(fd, text, sizeof(text) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(fd);
+    gate_refused();
+}
+
+static void drop_delayed(struct delayed *delayed)
+{
+    struct listener *listener = delayed->listener;
+    DL_DELETE(listener->delayed, delayed);
+    listener->ndelayed--;
+    event_free(delayed->due);
+    free(delayed);
+}
+
+static void on_due(evutil_socket_t fd, short what, void *arg)
+{
+    struct delayed *delayed = arg;
+    (void)fd, (void)what;
+    delayed->listener->options.accepting(delayed->fd, (const struct sockaddr *)&delayed->address,
+                                         &delayed->source);
+    drop_delayed(delayed);
+}
+
+/* -1: too many wait already, or there is no memory. */
+static int delay(struct listener *listener, int fd, const struct sockaddr *address, socklen_t len,
+                 const struct source *source, uint64_t us)
+{
+    struct timeval due = { .tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000) };
+    struct delayed *delayed = NULL;
+    if (listener->ndelayed >= LIMIT_DELAYED || listener->ndelayed >= listener->cap / 4 ||
+        (delayed = calloc(1, sizeof(*delayed))) == NULL)
+        return -1;
+    delayed->listener = listener;
+    delayed->fd = fd;
+    delayed->source = *source;
+    memcpy(&delayed->address, address, len < sizeof(delayed->address) ? len : sizeof(delayed->address));
+    delayed->due = evtimer_new(listener->base, on_due, delayed);
+    if (delayed->due == NULL || evtimer_add(delayed->due, &due) != 0) {
+        if (delayed->due != NULL)
+            event_free(delayed->due);
+        free(delayed);
+        return -1;
+    }
+    DL_APPEND(listener->delayed, delayed);
+    listener->ndelayed++;
+    return 0;
 }
 
 static void on_accept(struct evconnlistener *socket, evutil_socket_t fd, struct sockaddr *address, int len,
                       void *arg)
 {
     struct listener *listener = arg;
-    (void)socket, (void)len;
-    listener->accepting(fd, address);
-    if (listener->held() >= listener->cap)
-        set_paused(listener, true);
+    char text[128];
+    uint64_t us;
+    (void)socket;
+    struct source source = gate_source(address);
+    enum penalty_verdict verdict = gate_check(&source, &us);
+    if (verdict == PENALTY_PASS)
+        listener->options.accepting(fd, address, &source);
+    else if (verdict == PENALTY_REFUSE || delay(listener, fd, address, (socklen_t)len, &source, us) != 0)
+        refuse(fd);
+    const char *why = full(listener, text, sizeof(text));
+    if (why != NULL)
+        pause_accepting(listener, why);
 }
 
 static void on_error(struct evconnlistener *socket, void *arg)
 {
     struct listener *listener = arg;
+    char text[128];
     (void)socket;
-    log_warn("cannot accept: %s", strerror(errno));
-    set_paused(listener, true);
+    snprintf(text, sizeof(text), "cannot accept: %s", strerror(errno));
+    pause_accepting(listener, text);
 }
+
+/* ---- Sockets ---- */
 
 static void format(const struct sockaddr_storage *address, char *out, size_t size)
 {
@@ -76,12 +183,24 @@ static void format(const struct sockaddr_storage *address, char *out, size_t siz
                         ntohs(v6->sin6_port));
 }
 
+static void add_socket(struct listener *listener, struct evconnlistener *socket, uint16_t *port)
+{
+    char text[80];
+    struct sockaddr_storage bound = { 0 };
+    socklen_t len = sizeof(bound);
+    evconnlistener_set_error_cb(socket, on_error);
+    listener->sockets[listener->n++] = socket;
+    getsockname(evconnlistener_get_fd(socket), (struct sockaddr *)&bound, &len);
+    format(&bound, text, sizeof(text));
+    log_info("listening on %s", text);
+    if (listener->n == 1)
+        *port = ntohs(((const struct sockaddr_in *)&bound)->sin_port); /* at the same place in IPv6 */
+}
+
 static int listen_on(struct event_base *base, struct listener *listener, const struct config_address *address,
                      uint16_t *port, struct failure *failure)
 {
     char text[80];
-    struct sockaddr_storage bound;
-    socklen_t len = sizeof(bound);
     unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE;
     /* [::] and 0.0.0.0 are two sockets: what listens where is what the configuration says. */
     flags |= address->addr.ss_family == AF_INET6 ? LEV_OPT_BIND_IPV6ONLY : 0;
@@ -93,13 +212,40 @@ static int listen_on(struct event_base *base, struct listener *listener, const s
         format(&address->addr, text, sizeof(text));
         return fail(failure, REASON_in_use, "cannot listen on %s: %s", text, strerror(error));
     }
-    evconnlistener_set_error_cb(socket, on_error);
-    listener->sockets[listener->n++] = socket;
-    getsockname(evconnlistener_get_fd(socket), (struct sockaddr *)&bound, &len);
-    format(&bound, text, sizeof(text));
-    log_info("listening on %s", text);
-    if (listener->n == 1)
-        *port = ntohs(((const struct sockaddr_in *)&bound)->sin_port); /* at the same place in IPv6 */
+    add_socket(listener, socket, port);
+    return 0;
+}
+
+static int get_option(int fd, int option)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+    return getsockopt(fd, SOL_SOCKET, option, &value, &len) == 0 ? value : -1;
+}
+
+static bool is_listening_tcp(int fd)
+{
+    int family = get_option(fd, SO_DOMAIN);
+    return (family == AF_INET || family == AF_INET6) && get_option(fd, SO_PROTOCOL) == IPPROTO_TCP &&
+           get_option(fd, SO_ACCEPTCONN) == 1;
+}
+
+/* Its backlog is whoever made it's to choose. What waits in it was not refused while relayd was down. */
+static int adopt(struct event_base *base, struct listener *listener, int fd, uint16_t *port,
+                 struct failure *failure)
+{
+    if (!is_listening_tcp(fd))
+        return fail(failure, REASON_bad_argument,
+                    "descriptor %d, passed by the service manager, is not a TCP socket that listens", fd);
+    if (listener->n == CONFIG_LISTEN_MAX)
+        return fail(failure, REASON_bad_argument, "the service manager passed more than %d sockets",
+                    CONFIG_LISTEN_MAX);
+    struct evconnlistener *socket = NULL;
+    if (evutil_make_socket_nonblocking(fd) == 0)
+        socket = evconnlistener_new(base, on_accept, listener, LEV_OPT_CLOSE_ON_FREE, 0, fd);
+    if (socket == NULL)
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    add_socket(listener, socket, port);
     return 0;
 }
 
@@ -119,9 +265,23 @@ static unsigned session_cap(unsigned nworkers)
     return most > reserve ? (unsigned)most - reserve : 1;
 }
 
-struct listener *listener_new(struct event_base *base, const struct config_addresses *addresses,
-                              void (*accepting)(int fd, const struct sockaddr *address),
-                              unsigned (*held)(void), unsigned nworkers, uint16_t *port,
+static int open_sockets(struct event_base *base, struct listener *listener,
+                        const struct listener_options *options, uint16_t *port, struct failure *failure)
+{
+    const struct config_addresses *addresses = options->addresses;
+    if (options->npassed < 0)
+        return fail(failure, REASON_bad_argument, "LISTEN_FDS or LISTEN_PID in the environment is wrong");
+    for (int i = 0; i < options->npassed; i++)
+        if (adopt(base, listener, SYSTEMD_FIRST_FD + i, port, failure) != 0)
+            return -1;
+    for (size_t i = 0; options->npassed == 0 && i < addresses->n; i++)
+        if (listen_on(base, listener, &addresses->v[i], port, failure) != 0 &&
+            !may_lack(addresses, &addresses->v[i]))
+            return -1;
+    return listener->n > 0 ? 0 : -1;
+}
+
+struct listener *listener_new(struct event_base *base, const struct listener_options *options, uint16_t *port,
                               struct failure *failure)
 {
     struct listener *listener = calloc(1, sizeof(*listener));
@@ -130,16 +290,11 @@ struct listener *listener_new(struct event_base *base, const struct config_addre
         fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
         return NULL;
     }
-    listener->cap = session_cap(nworkers);
-    listener->accepting = accepting;
-    listener->held = held;
-    for (size_t i = 0; i < addresses->n; i++)
-        if (listen_on(base, listener, &addresses->v[i], port, failure) != 0 &&
-            !may_lack(addresses, &addresses->v[i]))
-            goto fail;
-    if (listener->n > 0)
+    listener->base = base;
+    listener->options = *options;
+    listener->cap = session_cap(options->nworkers);
+    if (open_sockets(base, listener, options, port, failure) == 0)
         return listener;
-fail:
     listener_free(listener);
     return NULL;
 }
@@ -150,6 +305,10 @@ void listener_free(struct listener *listener)
         return;
     for (size_t i = 0; i < listener->n; i++)
         evconnlistener_free(listener->sockets[i]);
+    while (listener->delayed != NULL) {
+        close(listener->delayed->fd);
+        drop_delayed(listener->delayed);
+    }
     event_free(listener->resume);
     free(listener);
 }

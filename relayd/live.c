@@ -1,6 +1,7 @@
 #include "relayd/live.h"
 
 #include "relayd/connect.h"
+#include "relayd/gate.h"
 #include "relayd/keeper.h"
 #include "relayd/publish.h"
 #include "relayd/serve.h"
@@ -444,6 +445,11 @@ int live_status(struct loop *loop, struct request *request)
         json_t *status = json_pack("{s:s, s:s, s:I, s:i}", "version", PACKAGE_VERSION, "libssh",
                                    sshio_version(), "uptime", (json_int_t)(time(NULL) - loop->relay->started),
                                    "workers", (int)loop->relay->nworkers);
+        size_t held;
+        uint64_t refused;
+        gate_count(&held, &refused);
+        json_object_update_new(status, json_pack("{s:I, s:I}", "sources_held", (json_int_t)held,
+                                                 "connections_refused", (json_int_t)refused));
         json_object_update(status, request->result);
         json_object_set_new(status, "memory", memory_object());
         json_decref(request->result);

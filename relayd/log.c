@@ -1,7 +1,11 @@
 #include "relayd/log.h"
 
+#include <errno.h>
 #include <jansson.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,15 +13,36 @@
 #include <unistd.h>
 
 #define MESSAGE_MAX 2048
+#define LINE_MAX_SIZE (2 * MESSAGE_MAX + 1024)
+#define QUEUE_SIZE (512u * 1024) /* bytes of lines that may wait for the writer */
+#define FLUSH_MS 2000            /* for what waits, at the end */
+
+enum queue_state {
+    QUEUE_OFF,    /* lines are written by whoever logs them */
+    QUEUE_ON,     /* lines wait for the writer */
+    QUEUE_ENDING, /* likewise; the writer ends when nothing waits */
+    QUEUE_STUCK,  /* the writer hangs in its last write: lines are lost */
+};
+
+/* Lines on their way to the writer. It swaps the buffers and writes one while the other fills. */
+static struct queue {
+    pthread_mutex_t lock; /* guards all below but what `writing` holds; nothing is locked inside it */
+    pthread_cond_t filled, ended;
+    enum queue_state state;
+    char *filling;
+    size_t used;
+    unsigned long long lost; /* lines since `filling` was full */
+    char *writing;           /* the writer's */
+} queue = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
-static enum log_level threshold = LOG_LEVEL_INFO;
-static bool as_json;
+static atomic_uint threshold = LOG_LEVEL_INFO;
+static atomic_bool as_json;
 
 void log_setup(enum log_level level, bool json)
 {
-    threshold = level;
-    as_json = json;
+    atomic_store(&threshold, level);
+    atomic_store(&as_json, json);
 }
 
 static size_t escape(const char *text, const char *also, char *out, size_t size)
@@ -58,17 +83,11 @@ static void format_time(char out[32])
     snprintf(out + n, 32 - n, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
-/* A short or failed write loses the line: there is nowhere left to say so. */
-static void put_line(const char *line, size_t len)
-{
-    if (write(STDERR_FILENO, line, len) < 0)
-        return;
-}
+/* ---- Lines ---- */
 
-static void write_text(const char *level, const char *time, const struct log_subject *subject,
-                       const char *message)
+static size_t format_text(const char *level, const char *time, const struct log_subject *subject,
+                          const char *message, char *line, size_t size)
 {
-    char line[MESSAGE_MAX + 512];
     char who[384] = "";
     size_t used = 0;
     char plain[256];
@@ -82,12 +101,12 @@ static void write_text(const char *level, const char *time, const struct log_sub
     }
     if (subject != NULL && subject->session != 0)
         snprintf(who + used, sizeof(who) - used, "session=%llu ", (unsigned long long)subject->session);
-    int n = snprintf(line, sizeof(line), "%s %s %s%s\n", time, level, who, message);
-    put_line(line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1);
+    int n = snprintf(line, size, "%s %s %s%s\n", time, level, who, message);
+    return (size_t)n < size ? (size_t)n : size - 1;
 }
 
-static void write_json(const char *level, const char *time, const struct log_subject *subject,
-                       const char *message)
+static size_t format_json(const char *level, const char *time, const struct log_subject *subject,
+                          const char *message, char *line, size_t size)
 {
     json_t *object = json_pack("{s:s, s:s}", "time", time, "level", level);
     if (subject != NULL && subject->tenant != NULL)
@@ -98,25 +117,167 @@ static void write_json(const char *level, const char *time, const struct log_sub
         json_object_set_new(object, "session", json_integer((json_int_t)subject->session));
     json_object_set_new(object, "message", json_string(message));
 
-    char line[2 * MESSAGE_MAX + 1024];
-    size_t n = json_dumpb(object, line, sizeof(line) - 1, JSON_COMPACT);
+    size_t n = json_dumpb(object, line, size - 1, JSON_COMPACT);
     json_decref(object);
-    if (n == 0 || n >= sizeof(line))
-        return;
+    if (n == 0 || n >= size)
+        return 0;
     line[n] = '\n';
-    put_line(line, n + 1);
+    return n + 1;
+}
+
+/* One line with its end; 0 if it cannot be made. */
+static size_t format_line(enum log_level level, const struct log_subject *subject, const char *raw,
+                          char line[LINE_MAX_SIZE])
+{
+    char message[MESSAGE_MAX], time[32];
+    log_escape(raw, message, sizeof(message));
+    format_time(time);
+    return (atomic_load(&as_json) ? format_json : format_text)(level_names[level], time, subject, message,
+                                                               line, LINE_MAX_SIZE);
+}
+
+/* Waits for the reader. A failed write loses the line: there is nowhere left to say so. */
+static void put_line(const char *line, size_t len)
+{
+    struct pollfd pollfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+    while (len > 0) {
+        ssize_t n = write(STDERR_FILENO, line, len);
+        if (n < 0 && errno == EAGAIN)
+            poll(&pollfd, 1, -1);
+        else if (n < 0 && errno != EINTR)
+            return;
+        line += n > 0 ? n : 0;
+        len -= n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* ---- The writer ---- */
+
+static void put_lost(unsigned long long lost)
+{
+    char text[128], line[LINE_MAX_SIZE];
+    snprintf(text, sizeof(text), "log: %llu lines were lost here, for nobody read the log in time", lost);
+    put_line(line, format_line(LOG_LEVEL_WARN, NULL, text, line));
+}
+
+/* Each line by a write of its own, as whoever logs does it without a writer. */
+static void put_lines(const char *lines, size_t size)
+{
+    for (const char *end; size > 0; size -= (size_t)(end - lines), lines = end) {
+        end = (const char *)memchr(lines, '\n', size) + 1;
+        put_line(lines, (size_t)(end - lines));
+    }
+}
+
+static void *run(void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&queue.lock);
+    for (;;) {
+        while (queue.used == 0 && queue.state == QUEUE_ON)
+            pthread_cond_wait(&queue.filled, &queue.lock);
+        if (queue.used == 0)
+            break;
+        char *lines = queue.filling;
+        size_t size = queue.used;
+        unsigned long long lost = queue.lost;
+        queue.filling = queue.writing;
+        queue.writing = lines;
+        queue.used = queue.lost = 0;
+        pthread_mutex_unlock(&queue.lock);
+        put_lines(lines, size);
+        if (lost > 0)
+            put_lost(lost);
+        pthread_mutex_lock(&queue.lock);
+    }
+    if (queue.state == QUEUE_ENDING)
+        queue.state = QUEUE_OFF;
+    pthread_cond_signal(&queue.ended);
+    pthread_mutex_unlock(&queue.lock);
+    return NULL;
+}
+
+/* Returns false if the line is the caller's to write. After a first line that was lost all are, until
+ * the writer makes room: so the gap is in one place, and said there. */
+static bool enqueue(const char *line, size_t len)
+{
+    pthread_mutex_lock(&queue.lock);
+    bool off = queue.state == QUEUE_OFF;
+    if (queue.state == QUEUE_ON || queue.state == QUEUE_ENDING) {
+        if (queue.lost > 0 || queue.used + len > QUEUE_SIZE) {
+            queue.lost++;
+        } else {
+            memcpy(queue.filling + queue.used, line, len);
+            queue.used += len;
+            if (queue.used == len)
+                pthread_cond_signal(&queue.filled);
+        }
+    }
+    pthread_mutex_unlock(&queue.lock);
+    return !off;
+}
+
+/* The writer is detached: at the end nobody can wait for it if it hangs in a write. */
+int log_start(void)
+{
+    pthread_t thread;
+    pthread_attr_t detached;
+    pthread_condattr_t monotonic;
+    queue.filling = malloc(QUEUE_SIZE);
+    queue.writing = malloc(QUEUE_SIZE);
+    if (queue.filling == NULL || queue.writing == NULL)
+        goto fail;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&queue.ended, &monotonic);
+    pthread_cond_init(&queue.filled, NULL);
+    pthread_condattr_destroy(&monotonic);
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    queue.state = QUEUE_ON;
+    int rc = pthread_create(&thread, &detached, run, NULL);
+    pthread_attr_destroy(&detached);
+    if (rc == 0)
+        return 0;
+    queue.state = QUEUE_OFF;
+fail:
+    free(queue.filling);
+    free(queue.writing);
+    return -1;
+}
+
+void log_stop(void)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += FLUSH_MS / 1000;
+    pthread_mutex_lock(&queue.lock);
+    if (queue.state == QUEUE_ON) {
+        queue.state = QUEUE_ENDING;
+        pthread_cond_signal(&queue.filled);
+        while (queue.state == QUEUE_ENDING &&
+               pthread_cond_timedwait(&queue.ended, &queue.lock, &deadline) == 0)
+            continue;
+        if (queue.state == QUEUE_ENDING) {
+            queue.state = QUEUE_STUCK;
+        } else {
+            free(queue.filling);
+            free(queue.writing);
+        }
+    }
+    pthread_mutex_unlock(&queue.lock);
 }
 
 void log_write(enum log_level level, const struct log_subject *subject, const char *fmt, ...)
 {
-    if (level > threshold)
+    if (level > atomic_load(&threshold))
         return;
-    char raw[MESSAGE_MAX], message[MESSAGE_MAX], time[32];
+    char raw[MESSAGE_MAX], line[LINE_MAX_SIZE];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(raw, sizeof(raw), fmt, ap);
     va_end(ap);
-    log_escape(raw, message, sizeof(message));
-    format_time(time);
-    (as_json ? write_json : write_text)(level_names[level], time, subject, message);
+    size_t len = format_line(level, subject, raw, line);
+    if (len > 0 && !enqueue(line, len))
+        put_line(line, len);
 }

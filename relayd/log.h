@@ -6,7 +6,9 @@
 #include <stdint.h>
 
 /* Log lines go to stderr, one write() each, from any thread. Bytes outside 0x20..0x7e leave as
- * \xNN, so that whatever a peer chose cannot forge a line or reach a terminal. */
+ * \xNN, so that whatever a peer chose cannot forge a line or reach a terminal. Between log_start() and
+ * log_stop() a thread of the log's own writes them: who logs never waits for who reads. Lines beyond
+ * those that may wait are dropped, and their number is written in their place. */
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 /* Whom a line is about; NULL and 0 are left out. */
@@ -16,8 +18,15 @@ struct log_subject {
     uint64_t session;
 };
 
-/* Before the first thread starts. */
+/* Any thread, any time. */
 void log_setup(enum log_level level, bool json);
+
+/* Starts the writer; -1 if there is no memory for it. The main thread, before others log. */
+int log_start(void) __attribute__((warn_unused_result));
+
+/* Ends it when all is written, or after 2 s, when the reader does not read: the rest is lost then, and
+ * what is logged later. The main thread, when no other is left. */
+void log_stop(void);
 
 void log_write(enum log_level level, const struct log_subject *subject, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -14,7 +14,7 @@ struct tenant;
 
 /* What is fixed once the threads run; every thread may read it. */
 struct relay {
-    struct config config;
+    struct config config; /* that relayd was started with */
     struct host_key host_key;
     time_t started;
     unsigned nworkers;
@@ -27,7 +27,7 @@ struct relay {
 struct loop {
     unsigned index; /* which worker */
     const struct relay *relay;
-    const struct config *config; /* relay's */
+    const struct config *config; /* held: the current one */
     struct event_base *base;
     struct mailbox *mailbox;
     struct store *store; /* reads only */

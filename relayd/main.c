@@ -1,10 +1,13 @@
 #include "relayd/config.h"
 #include "relayd/control.h"
+#include "relayd/gate.h"
 #include "relayd/keeper.h"
 #include "relayd/listener.h"
 #include "relayd/log.h"
 #include "relayd/loop.h"
+#include "relayd/reload.h"
 #include "relayd/store.h"
+#include "relayd/systemd.h"
 #include "relayd/worker.h"
 
 #include <errno.h>
@@ -23,7 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NSIGNALS 3 /* that stop relayd in good order */
+#define NSIGNALS 3
 
 /* What is up, so that it can be taken down in reverse order from any step of the start. */
 struct process {
@@ -50,7 +53,12 @@ static void on_signal(evutil_socket_t signal, short what, void *arg)
 {
     struct process *process = arg;
     (void)what;
+    if (signal == SIGHUP) {
+        control_run(COMMAND_reload);
+        return;
+    }
     log_info("stopping on signal %d", (int)signal);
+    systemd_stopping();
     event_base_loopbreak(process->base);
 }
 
@@ -169,8 +177,15 @@ static int open_sockets(struct process *process, const struct passwd *user, stru
         return fail(failure, REASON_out_of_memory, "cannot make an event loop");
     if (make_dirs(config, user, failure) != 0)
         return -1;
-    process->listener = listener_new(process->base, &config->listen, worker_accept, worker_connections,
-                                     process->relay.nworkers, &process->relay.port, failure);
+    struct listener_options options = {
+        .addresses = &config->listen,
+        .npassed = systemd_sockets(),
+        .nworkers = process->relay.nworkers,
+        .accepting = worker_accept,
+        .held = worker_connections,
+        .logins = worker_logins,
+    };
+    process->listener = listener_new(process->base, &options, &process->relay.port, failure);
     if (process->listener == NULL)
         return -1;
     if (control_start(process->base, config->control_socket.text, failure) != 0)
@@ -187,7 +202,10 @@ static int start_threads(struct process *process, struct failure *failure)
     snprintf(path, sizeof(path), "%s/relayd.db", config->state_dir.text);
     sigfillset(&mask);
     pthread_sigmask(SIG_SETMASK, &mask, &old);
-    process->keeper_up = keeper_start(path, worker_route, failure) == 0;
+    if (log_start() != 0)
+        fail(failure, REASON_out_of_memory, "cannot start a thread");
+    else
+        process->keeper_up = keeper_start(path, worker_route, failure) == 0;
     process->workers_up = process->keeper_up &&
                           worker_start_all(&process->relay, control_answer, failure) == 0;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -200,8 +218,9 @@ static int start(struct process *process, struct failure *failure)
     struct relay *relay = &process->relay;
     raise_descriptor_limit();
     umask(077); /* whatever relayd writes is its own */
-    if (find_user(&relay->config, &user, failure) != 0 || open_sockets(process, user, failure) != 0 ||
-        drop_root(user, failure) != 0 || lock_state(process, failure) != 0 ||
+    if (gate_start(&relay->config, failure) != 0 || find_user(&relay->config, &user, failure) != 0 ||
+        open_sockets(process, user, failure) != 0 || drop_root(user, failure) != 0 ||
+        lock_state(process, failure) != 0 ||
         sshio_host_key(relay->config.state_dir.text, &relay->host_key, failure) != 0)
         return -1;
     log_info("host key %s %s", relay->host_key.fingerprint, relay->host_key.path);
@@ -224,6 +243,7 @@ static void stop(struct process *process)
     for (int i = 0; i < NSIGNALS; i++)
         if (process->signals[i] != NULL)
             event_free(process->signals[i]);
+    gate_stop();
     if (process->base != NULL)
         event_base_free(process->base);
     if (process->lock >= 0)
@@ -237,12 +257,15 @@ static int run(struct process *process)
     if (start(process, &failure) != 0) {
         log_error("%s", failure.text);
         stop(process);
+        log_stop();
         return 1;
     }
     log_info("ready");
+    systemd_ready("serving");
     event_base_dispatch(process->base);
     stop(process);
     log_info("stopped");
+    log_stop();
     return 0;
 }
 
@@ -277,5 +300,6 @@ int main(int argc, char *argv[])
      * byte went into mapping them again and again. */
     mallopt(M_MMAP_THRESHOLD, 256 * 1024);
     mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
+    reload_init(argc, argv, &process.relay);
     return run(&process);
 }

@@ -152,6 +152,7 @@ static void tear_down(struct session *session)
     connect_lose_opens(session);
     DL_FOREACH_SAFE(session->channels, channel, next)
         chan_lose(channel);
+    auth_end(session);
     session_free(session);
 }
 
@@ -190,9 +191,11 @@ bool serve_pass(struct loop *loop)
     return loop->dirty != NULL;
 }
 
-void serve_accept(struct loop *loop, int fd, const char *address, uint16_t port)
+void serve_accept(struct loop *loop, int fd, const struct source *source, const char *address, uint16_t port)
 {
-    session_new(loop, fd, address, port, publish_on_global_request);
+    struct session *session = session_new(loop, fd, address, port, publish_on_global_request);
+    if (session != NULL)
+        session->source = *source;
 }
 
 void serve_arrive(struct loop *loop, struct session *session)

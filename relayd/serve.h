@@ -15,7 +15,7 @@ bool serve_pass(struct loop *loop);
 void serve_reap(struct loop *loop);
 
 /* Takes over an accepted socket. */
-void serve_accept(struct loop *loop, int fd, const char *address, uint16_t port);
+void serve_accept(struct loop *loop, int fd, const struct source *source, const char *address, uint16_t port);
 
 /* Takes over a session that another worker has logged in; it is read from here on. */
 void serve_arrive(struct loop *loop, struct session *session);

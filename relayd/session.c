@@ -10,10 +10,16 @@
 
 static atomic_uint_fast64_t last_id;
 static atomic_uint live;
+static atomic_uint waiting;
 
 unsigned session_live(void)
 {
     return atomic_load(&live);
+}
+
+unsigned session_waiting(void)
+{
+    return atomic_load(&waiting);
 }
 
 static const char *const state_names[] = { "login", "hand-over", "up", "dead" };
@@ -108,6 +114,7 @@ struct session *session_new(struct loop *loop, int fd, const char *address, uint
         return NULL;
     }
     atomic_fetch_add(&live, 1);
+    atomic_fetch_add(&waiting, 1);
     session->callbacks.userdata = session;
     session->callbacks.global_request_function = on_global_request;
     ssh_callbacks_init(&session->callbacks);
@@ -123,6 +130,7 @@ struct session *session_new(struct loop *loop, int fd, const char *address, uint
 void session_enter(struct session *session, struct tenant *tenant, struct principal *principal)
 {
     session->loop->nwaiting--;
+    atomic_fetch_sub(&waiting, 1);
     session->tenant = tenant;
     session->principal = principal;
     DL_APPEND2(tenant->sessions, session, tenant_prev, tenant_next);
@@ -151,6 +159,8 @@ void session_free(struct session *session)
     if (session->tenant != NULL) {
         DL_DELETE2(session->tenant->sessions, session, tenant_prev, tenant_next);
         principal_release(session->tenant, session->principal);
+    } else {
+        atomic_fetch_sub(&waiting, 1);
     }
     DL_FOREACH_SAFE(session->notes, note, next)
         free(note);

@@ -7,6 +7,7 @@
 #include "relayd/loop.h"
 #include "relayd/mailbox.h"
 #include "relayd/reason.h"
+#include "relayd/source.h"
 #include "relayd/sshio.h"
 #include "relayd/tenant.h"
 
@@ -36,6 +37,7 @@ struct session {
     bool io_due;    /* recorded by events: the socket is ready */
     bool timer_due; /* recorded by events: the timer has fired */
 
+    struct source source; /* that its failure is laid to */
     char address[64];
     uint16_t port;
     time_t since;
@@ -94,6 +96,7 @@ void session_set_state(struct session *session, enum session_state state);
 
 /* Sessions of the whole process. Any thread. */
 unsigned session_live(void);
+unsigned session_waiting(void); /* of them not logged in */
 
 /* Moves it to the tenant and the principal that it turned out to be. */
 void session_enter(struct session *session, struct tenant *tenant, struct principal *principal);

@@ -21,6 +21,7 @@
 struct connection {
     struct mail mail; /* first */
     int fd;
+    struct source source;
     char address[INET6_ADDRSTRLEN];
     uint16_t port;
 };
@@ -101,23 +102,21 @@ static void set_socket_options(int fd, unsigned dead_ms)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 }
 
-void worker_accept(int fd, const struct sockaddr *address)
+/* The mailbox has no limit for it: the listener stops at `max-logins`. */
+void worker_accept(int fd, const struct sockaddr *address, const struct source *source)
 {
     struct connection *connection = calloc(1, sizeof(*connection));
     struct worker *worker = &workers[atomic_fetch_add(&next_worker, 1) % nworkers];
-    if (connection == NULL)
-        goto fail;
+    if (connection == NULL) {
+        close(fd);
+        return;
+    }
     connection->mail.kind = MAIL_CONNECTION;
     connection->fd = fd;
+    connection->source = *source;
     format_address(address, connection);
-    set_socket_options(fd, worker->loop.config->dead_peer_timeout);
     atomic_fetch_add(&posted, 1);
-    if (mailbox_post(worker->loop.mailbox, &connection->mail) == 0)
-        return;
-    atomic_fetch_sub(&posted, 1);
-fail:
-    free(connection);
-    close(fd);
+    mailbox_post_always(worker->loop.mailbox, &connection->mail);
 }
 
 unsigned worker_connections(void)
@@ -125,14 +124,22 @@ unsigned worker_connections(void)
     return atomic_load(&posted) + session_live();
 }
 
+unsigned worker_logins(void)
+{
+    return atomic_load(&posted) + session_waiting();
+}
+
 /* ---- Receiving ---- */
 
 static void receive_connection(struct worker *worker, struct connection *connection)
 {
-    if (worker->stopping)
+    if (worker->stopping) {
         close(connection->fd);
-    else
-        serve_accept(&worker->loop, connection->fd, connection->address, connection->port);
+    } else {
+        set_socket_options(connection->fd, worker->loop.config->dead_peer_timeout);
+        serve_accept(&worker->loop, connection->fd, &connection->source, connection->address,
+                     connection->port);
+    }
     atomic_fetch_sub(&posted, 1);
     free(connection);
 }
@@ -238,13 +245,13 @@ static int init_loop(struct worker *worker, const struct relay *relay, struct fa
     struct loop *loop = &worker->loop;
     loop->index = (unsigned)(worker - workers);
     loop->relay = relay;
-    loop->config = &relay->config;
+    loop->config = config_hold(&relay->config);
     snprintf(path, sizeof(path), "%s/relayd.db", relay->config.state_dir.text);
     if ((loop->store = store_open(path, STORE_READ, failure)) == NULL ||
         (loop->bind = sshio_bind_new(relay->host_key.path, failure)) == NULL)
         return -1;
     loop->base = event_base_new();
-    loop->mailbox = mailbox_new(LIMIT_CONNECTIONS_WAITING);
+    loop->mailbox = mailbox_new(SIZE_MAX);
     if (loop->base == NULL || loop->mailbox == NULL)
         goto fail;
     worker->mail_event = event_new(loop->base, mailbox_fd(loop->mailbox), EV_READ | EV_PERSIST, on_mail,
@@ -290,6 +297,7 @@ static void free_worker(struct worker *worker)
     mailbox_free(loop->mailbox);
     ssh_bind_free(loop->bind);
     store_close(loop->store);
+    config_release(loop->config);
 }
 
 int worker_start_all(const struct relay *relay, void (*answer)(struct request *request),

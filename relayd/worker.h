@@ -3,6 +3,7 @@
 
 #include "relayd/command.h"
 #include "relayd/loop.h"
+#include "relayd/source.h"
 
 #include <sys/socket.h>
 
@@ -13,8 +14,8 @@
 int worker_start_all(const struct relay *relay, void (*answer)(struct request *request),
                      struct failure *failure);
 
-/* Gives an accepted socket to a worker; it is closed if that one has no room. Any thread. */
-void worker_accept(int fd, const struct sockaddr *address);
+/* Gives an accepted socket to a worker; it is closed if there is no memory. Any thread. */
+void worker_accept(int fd, const struct sockaddr *address, const struct source *source);
 
 /* Sends a request on to its next worker, or to its answer. Any thread; takes it over. */
 void worker_route(struct request *request);
@@ -24,7 +25,8 @@ void worker_route(struct request *request);
 void worker_stop_all(void);
 void worker_free_all(void);
 
-/* How many sockets the workers hold, or are about to. Any thread. */
+/* How many sockets the workers hold, or are about to; and how many of them have not logged in. Any thread. */
 unsigned worker_connections(void);
+unsigned worker_logins(void);
 
 #endif

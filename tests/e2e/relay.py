@@ -58,6 +58,7 @@ class Relay:
         self.procs, self.folder, self.keys = procs, folder, keys
         self.program, self.env = program, {**os.environ, **(env or {})}
         self.args, self.options = list(args), options
+        self.popen_options = {}
         self.state = os.path.join(folder, "state")
         os.makedirs(self.state, mode=0o700, exist_ok=True)
         self.socket = os.path.join(folder, "ctl.sock")
@@ -65,6 +66,8 @@ class Relay:
         # Outside the range from which the kernel takes local ports, or a restart might find its own taken.
         self.listen = [f"127.0.0.1:{Net.free_port()}", f"[::1]:{Net.free_port()}"]
         self.lines, self._cond = [], threading.Condition()
+        self.log_is_read = threading.Event()  # cleared: its log piles up in the pipe
+        self.log_is_read.set()
         self.popen = None
         self.exit_status = None
         self.principals = []
@@ -87,7 +90,7 @@ class Relay:
         self.exit_status = None
         self.popen = subprocess.Popen([*self.procs.prefix, *self.argv()], stdin=subprocess.DEVNULL,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self.env,
-                                      process_group=0)
+                                      process_group=0, **self.popen_options)
         self._reader = threading.Thread(target=self._read_log, args=(self.popen.stderr,), daemon=True)
         self._reader.start()
 
@@ -108,6 +111,7 @@ class Relay:
 
     def _read_log(self, pipe):
         for raw in pipe:
+            self.log_is_read.wait()
             with self._cond:
                 self.lines.append(raw.decode(errors="replace").rstrip("\n"))
                 self._cond.notify_all()

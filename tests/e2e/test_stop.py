@@ -24,7 +24,7 @@ def wait_end(relay, timeout):
     assert status == 0 and relay.logged(" stopped$")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_in_good_order(number, relay, net):
     device, _, _ = open_bridge(relay, net)
     device.kill()

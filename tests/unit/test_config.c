@@ -79,6 +79,9 @@ Test(config, defaults)
     cr_expect_eq(config.log_level, LOG_LEVEL_INFO);
     cr_expect_not(config.log_format);
     cr_expect_eq(config.login_grace, 30000);
+    cr_expect_eq(config.max_logins, 1000);
+    cr_expect(config.penalties);
+    cr_expect_eq(config.penalty_exempt.n, 2);
     cr_expect_eq(config.drain_timeout, 3000);
     cr_expect_eq(config.dead_peer_timeout, 45000);
     cr_expect_eq(config.rekey_limit, 0);
@@ -164,6 +167,33 @@ Test(config, words)
     expect_values("--log-format", LIST("text", "json"), LIST("", "JSON", "xml"));
     load_option("--log-format", "json");
     cr_expect(config.log_format);
+}
+
+Test(config, switches_and_logins)
+{
+    expect_values("--penalties", LIST("on", "off"), LIST("", "yes", "ON", "1", "offf"));
+    load_option("--penalties", "off");
+    cr_expect_not(config.penalties);
+    expect_values("--max-logins", LIST("1", "1000000"), LIST("", "0", "1000001", "-1", "x", "1K"));
+    load_option("--max-logins", "257");
+    cr_expect_eq(config.max_logins, 257);
+}
+
+Test(config, networks)
+{
+    char many[2048] = "";
+    expect_values("--penalty-exempt", LIST("", " ", "::1", "10.0.0.0/8, 2001:db8::/32"),
+                  LIST("10.0.0.1/8", "10.0.0.0/33", "localhost", "10.0.0.0/8;", repeat('1', 2000)));
+    cr_assert_eq(load(ARGS("--penalty-exempt", "10.0.0.0/8 ::1", "--penalty-exempt", "192.0.2.1")),
+                 CONFIG_RUN);
+    cr_assert_eq(config.penalty_exempt.n, 3, "the defaults are replaced");
+    cr_expect_eq(config.penalty_exempt.v[0].bits, 8);
+    cr_expect_eq(config.penalty_exempt.v[2].bits, 32);
+    for (int i = 0; i < CONFIG_NETWORKS_MAX; i++)
+        strcat(many, "10.0.0.0/8 ");
+    cr_expect_eq(load_option("--penalty-exempt", many), CONFIG_RUN);
+    strcat(many, "::1");
+    cr_expect_eq(load_option("--penalty-exempt", many), CONFIG_ERROR);
 }
 
 Test(config, texts_and_paths)
@@ -355,4 +385,82 @@ Test(config, help_tells_of_every_key)
     cr_expect_eq(outcome, CONFIG_HELPED);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         cr_expect_not_null(strstr(help, keys[i]), "%s", keys[i]);
+}
+
+/* ---- Reloading ---- */
+
+static struct config *reload(const char *text, struct failure *failure)
+{
+    char *argv[] = { (char[]){ "relayd" }, (char[]){ "--config" },
+                     (char *)(uintptr_t)temp_file("relayd.conf", text), NULL };
+    capture_begin(STDERR_FILENO);
+    struct config *got = config_reload(3, argv, failure);
+    said = capture_end();
+    return got;
+}
+
+/* The names of the keys with different values, a "!" before those that are fixed. */
+static const char *differences(const struct config *a, const struct config *b)
+{
+    static char text[512];
+    const char *name;
+    size_t at = 0, used = 0;
+    bool fixed;
+    text[0] = '\0';
+    while ((name = config_difference(a, b, &at, &fixed)) != NULL)
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s ", fixed ? "!" : "", name);
+    return text;
+}
+
+Test(config, what_differs_is_named)
+{
+    struct failure failure = { 0 };
+    cr_assert_eq(load_file("[relayd]\nstate-dir = /a/long/path\nlogin-grace = 30s\n"), CONFIG_RUN);
+    struct config *new = reload("[relayd]\nstate-dir = /a/long/path\nlogin-grace = 30000ms\n", &failure);
+    cr_expect_str_eq(differences(&config, new), "");
+    config_release(new);
+    new = reload("[relayd]\nlogin-grace = 5s\nlisten = 1.1.1.1:1\nstate-dir = /x\nlog-format = json\n",
+                 &failure);
+    cr_expect_str_eq(differences(&config, new), "!listen !state-dir log-format login-grace ");
+    config_release(new);
+    cr_expect_eq(failure.reason, REASON_none);
+}
+
+Test(config, what_a_longer_value_left_behind_is_no_difference)
+{
+    struct failure failure = { 0 };
+    load_file("[relayd]\nlisten = 1.1.1.1:1\n");
+    char *argv[] = { (char[]){ "relayd" },    (char[]){ "--config" },
+                     (char[]){ "" },          (char[]){ "--state-dir" },
+                     (char[]){ "/x" },        (char[]){ "--listen" },
+                     (char[]){ "3.3.3.3:3" }, NULL };
+    argv[2] = (char *)(uintptr_t)temp_file("a",
+                                           "[relayd]\nstate-dir = /long/one\nlisten = 1.1.1.1:1 2.2.2.2:2\n");
+    struct config *a = config_reload(7, argv, &failure);
+    argv[2] = (char *)(uintptr_t)temp_file("b", "");
+    struct config *b = config_reload(7, argv, &failure);
+    cr_expect_str_eq(differences(a, b), "");
+    config_release(a);
+    config_release(b);
+}
+
+Test(config, a_bad_reload_gives_the_first_reason_and_logs_all)
+{
+    struct failure failure = { 0 };
+    cr_assert_null(reload("[relayd]\nworkers = x\nlog-format = xml\n", &failure));
+    cr_expect_eq(failure.reason, REASON_bad_config);
+    cr_expect_not_null(strstr(failure.text, ":2: workers = x"), "%s", failure.text);
+    cr_expect_not_null(strstr(said, ":2: workers = x"), "%s", said);
+    cr_expect_not_null(strstr(said, ":3: log-format = xml"), "%s", said);
+}
+
+Test(config, the_last_holder_frees_it)
+{
+    struct failure failure = { 0 };
+    struct config *got = reload("", &failure);
+    cr_expect_eq(config_hold(got), got);
+    config_release(got);
+    cr_expect_eq(got->login_grace, 30000);
+    config_release(got);
+    config_release(NULL);
 }

@@ -3,11 +3,14 @@
 #include "support.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The one line that was captured, without its newline. */
@@ -247,4 +250,88 @@ Test(log, lines_of_many_threads_do_not_mix)
         cr_assert_eq(strncmp(from + 84, " end\n", 5), 0);
     }
     cr_assert_eq(lines, 4 * PER_THREAD);
+}
+
+/* ---- The writer ---- */
+
+Test(log, nothing_is_lost_at_a_normal_end)
+{
+    log_setup(LOG_LEVEL_INFO, false);
+    capture_begin(STDERR_FILENO);
+    cr_assert_eq(log_start(), 0);
+    for (int i = 0; i < 1000; i++)
+        log_info("line %d end", i);
+    log_stop();
+    log_info("line 1000 end");
+    const char *line = capture_end();
+    for (int i = 0; i <= 1000; i++) {
+        char expected[32];
+        snprintf(expected, sizeof(expected), "info line %d end\n", i);
+        cr_assert_eq(strncmp(behind_time(line), expected, strlen(expected)), 0, "%.80s", line);
+        line = strchr(line, '\n') + 1;
+    }
+    cr_expect_str_empty(line);
+}
+
+/* stderr becomes a pipe that nobody reads; returns the end to read from. */
+static int stall_stderr(void)
+{
+    int fds[2];
+    cr_assert_eq(pipe(fds), 0);
+    dup2(fds[1], STDERR_FILENO);
+    close(fds[1]);
+    return fds[0];
+}
+
+static void *read_to_end(void *arg)
+{
+    static char text[16 << 20];
+    size_t used = 0;
+    for (ssize_t n = 1; n > 0; used += (size_t)n)
+        n = read(*(int *)arg, text + used, sizeof(text) - 1 - used);
+    return text;
+}
+
+/* More than the pipe and the queue hold, so that this does not end if anybody waits for the reader. */
+Test(log, who_logs_does_not_wait_for_the_reader, .timeout = 60)
+{
+    enum { TOTAL = 20000 };
+    pthread_t reader;
+    void *text;
+    char what[64] = "";
+    int kept = 0, next = 0, gap = 0, lost = 0;
+    log_setup(LOG_LEVEL_INFO, false);
+    capture_begin(STDERR_FILENO);
+    int fd = stall_stderr();
+    cr_assert_eq(log_start(), 0);
+    for (int i = 0; i < TOTAL; i++)
+        log_info("number %d %s", i, repeat('x', 100));
+    pthread_create(&reader, NULL, read_to_end, &fd);
+    log_stop();
+    capture_end(); /* closes the pipe */
+    pthread_join(reader, &text);
+    for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1) {
+        if (sscanf(behind_time(line), "info number %d %63s", &next, what) == 2)
+            cr_assert_eq(next, kept++ + lost, "in order, without a gap that is not told");
+        else if (sscanf(behind_time(line), "warn log: %d lines were lost here", &gap) == 1)
+            lost += gap;
+        else
+            cr_assert_fail("%.80s", line);
+    }
+    cr_expect_gt(kept, 1000);
+    cr_expect_gt(lost, 0);
+    cr_expect_eq(kept + lost, TOTAL);
+}
+
+Test(log, the_end_does_not_wait_for_ever, .timeout = 60)
+{
+    log_setup(LOG_LEVEL_INFO, false);
+    capture_begin(STDERR_FILENO);
+    int fd = stall_stderr();
+    cr_assert_eq(log_start(), 0);
+    for (int i = 0; i < 1000; i++)
+        log_info("%s", repeat('x', 1000));
+    log_stop();
+    log_info("lost");
+    _exit(fd < 0); /* the writer still hangs in its write */
 }

@@ -1,0 +1,83 @@
+#include "relayd/reload.h"
+
+#include "relayd/gate.h"
+#include "relayd/log.h"
+#include "relayd/loop.h"
+#include "relayd/systemd.h"
+
+#include <stdio.h>
+
+/* The keeper's, once it runs. */
+static struct {
+    int argc;
+    char **argv;
+    const struct config *started; /* with which relayd was started: what is fixed is as it says */
+    const struct config *current; /* held */
+} reload;
+
+void reload_init(int argc, char *argv[], const struct relay *relay)
+{
+    reload.argc = argc;
+    reload.argv = argv;
+    reload.started = &relay->config;
+    reload.current = config_hold(&relay->config);
+}
+
+static json_t *differences(const struct config *old, const struct config *new, bool of_fixed)
+{
+    json_t *names = json_array();
+    const char *name;
+    size_t at = 0;
+    bool fixed;
+    while ((name = config_difference(old, new, &at, &fixed)) != NULL)
+        if (fixed == of_fixed)
+            json_array_append_new(names, json_string(name));
+    return names;
+}
+
+static void log_names(const char *what, const json_t *names)
+{
+    char text[512] = "";
+    size_t i, used = 0;
+    json_t *name;
+    json_array_foreach(names, i, name)
+        if (used < sizeof(text))
+            used += (size_t)snprintf(text + used, sizeof(text) - used, " %s", json_string_value(name));
+    if (used > 0)
+        log_info("%s:%s", what, text);
+}
+
+int reload_read(struct store *store, struct request *request)
+{
+    (void)store;
+    systemd_reloading();
+    struct config *config = config_reload(reload.argc, reload.argv, &request->failure);
+    if (config == NULL) {
+        char plain[600];
+        log_escape(request->failure.text, plain, sizeof(plain));
+        systemd_ready("serving; the configuration stays as it was: %s", plain);
+        return -1;
+    }
+    json_t *changed = differences(reload.current, config, false);
+    json_t *restart = differences(reload.started, config, true);
+    log_setup((enum log_level)config->log_level, config->log_format);
+    gate_configure(config);
+    log_info("the configuration was read again");
+    log_names("changed now", changed);
+    log_names("changed at the next start only", restart);
+    request->result = json_pack("{s:s, s:o, s:o}", "status", "reloaded", "changed", changed, "restart",
+                                restart);
+    config_release(reload.current);
+    reload.current = config_hold(config);
+    request->config = config;
+    return 0;
+}
+
+int reload_apply(struct loop *loop, struct request *request)
+{
+    config_release(loop->config);
+    loop->config = config_hold(request->config);
+    if (loop->index + 1 == loop->relay->nworkers)
+        systemd_ready("serving");
+    return 0;
+}
