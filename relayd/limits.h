@@ -9,6 +9,7 @@
 #define LIMIT_NOTES 32           /* refusals told to the peer a second, as debug messages */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */
 #define LIMIT_UNSENT (1u << 20)  /* bytes that the peer may leave unread in our buffers */
+#define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
 #define LIMIT_LOGIN_ATTEMPTS 30  /* keys tried in one login, questions included */
 #define LIMIT_LOGIN_BYTES 65536  /* that the peer may send before it has logged in */
 

@@ -5,6 +5,7 @@
 #include "relayd/console.h"
 #include "relayd/keeper.h"
 #include "relayd/publish.h"
+#include "relayd/watch.h"
 
 #include <utlist.h>
 
@@ -131,6 +132,7 @@ static void serve_session(struct session *session)
         return;
     }
     bool flooded = session->io_due && read_some(session);
+    watch_serve(session);
     if (flooded || session->state == SESSION_HANDOVER)
         return;
     session_send_notes(session);

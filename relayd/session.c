@@ -52,6 +52,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     session_mark(session);
 }
 
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *session = arg;
+    (void)fd, (void)what;
+    session->tick_due = true;
+    session_mark(session);
+}
+
 /* ---- Life ---- */
 
 int session_attach(struct session *session, struct loop *loop)
@@ -64,6 +72,7 @@ int session_attach(struct session *session, struct loop *loop)
     event_assign(&session->read_event, loop->base, fd, EV_READ | EV_PERSIST, on_ready, session);
     event_assign(&session->write_event, loop->base, fd, EV_WRITE | EV_PERSIST, on_ready, session);
     evtimer_assign(&session->timer, loop->base, on_timer, session);
+    evtimer_assign(&session->tick, loop->base, on_tick, session);
     return event_add(&session->read_event, NULL);
 }
 
@@ -72,6 +81,7 @@ static void remove_events(struct session *session)
     event_del(&session->read_event);
     event_del(&session->write_event);
     event_del(&session->timer);
+    event_del(&session->tick);
 }
 
 void session_detach(struct session *session)
@@ -222,6 +232,8 @@ void session_settle(struct session *session)
         session->io_due = true;
         session_mark(session);
     }
+    if (session->socket.out_bytes != session->sent_at)
+        session_watch(session);
     bool armed = event_pending(&session->write_event, EV_WRITE, NULL) != 0;
     bool wanted = sshio_write_pending(session->ssh);
     if (!wanted) {
@@ -248,11 +260,25 @@ void session_set_timer(struct session *session, unsigned ms)
         evtimer_del(&session->timer);
 }
 
+/* Before the login its time is bounded as a whole. */
+void session_watch(struct session *session)
+{
+    static const struct timeval second = { .tv_sec = 1 };
+    if (session->state == SESSION_UP && !evtimer_pending(&session->tick, NULL))
+        evtimer_add(&session->tick, &second);
+}
+
 /* While a rekey that we began waits for the peer, libssh takes whatever is written and keeps it
  * where no limit sees it. A write that sent no packet shows it; any later packet ends it. */
 void session_park(struct session *session)
 {
     session->parked_at = session->raw.out_packets + 1;
+    session_watch(session);
+}
+
+bool session_parked(const struct session *session)
+{
+    return session->parked_at == session->raw.out_packets + 1;
 }
 
 bool session_may_write(struct session *session)
@@ -263,7 +289,7 @@ bool session_may_write(struct session *session)
         session->wants_write = true;
         return false;
     }
-    if (session->parked_at == session->raw.out_packets + 1)
+    if (session_parked(session))
         return false;
     session->parked_at = 0;
     return true;

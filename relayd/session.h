@@ -35,6 +35,7 @@ struct session {
     enum session_state state;
     bool io_due;    /* recorded by events: the socket is ready */
     bool timer_due; /* recorded by events: the timer has fired */
+    bool tick_due;  /* recorded by events: so has the watch's */
 
     char address[64];
     uint16_t port;
@@ -66,9 +67,14 @@ struct session {
     unsigned notes_sent;                   /* this many notes were sent */
     uint64_t emptied_at;                   /* socket.in_bytes when libssh had no message left for us */
     uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
+    uint64_t heard_at;  /* socket.in_bytes at the watch's last tick */
+    uint64_t sent_at;   /* socket.out_bytes then */
+    unsigned silent;    /* ticks for which it has owed an answer and sent nothing */
+    uint64_t mute_out;  /* raw.out_packets, and */
+    uint64_t mute_in;   /* raw.in_packets when that last moved */
     struct ssh_counter_struct raw, socket;
     struct ssh_callbacks_struct callbacks;
-    struct event read_event, write_event, timer;
+    struct event read_event, write_event, timer, tick;
     bool in_dirty, in_touched;
     struct session *prev, *next;                 /* of the loop */
     struct session *dirty_prev, *dirty_next;     /* of loop->dirty */
@@ -112,9 +118,13 @@ void session_close(struct session *session, enum reason reason, const char *deta
 /* Fires once; 0 ms takes it back. */
 void session_set_timer(struct session *session, unsigned ms);
 
+/* The peer owes an answer, or an acknowledgement at least: watch_tick() follows in a second. */
+void session_watch(struct session *session);
+
 /* False while the socket is full or a rekey parks what is written. */
 bool session_may_write(struct session *session);
 void session_park(struct session *session);
+bool session_parked(const struct session *session);
 
 /* Bytes read since libssh last had no message left for us. */
 uint64_t session_backlog(const struct session *session);

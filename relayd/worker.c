@@ -3,6 +3,7 @@
 #include "relayd/limits.h"
 #include "relayd/serve.h"
 #include "relayd/store.h"
+#include "relayd/watch.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -86,30 +87,18 @@ static void format_address(const struct sockaddr *address, struct connection *co
         inet_ntop(AF_INET6, &v6->sin6_addr, connection->address, (socklen_t)size);
 }
 
-/* Finds silent peers: keepalive probes an idle connection, TCP_USER_TIMEOUT bounds unacknowledged
- * data. Failing to set one is no reason to refuse the peer. */
-static void set_socket_options(int fd, unsigned dead_ms)
-{
-    int on = 1, timeout = (int)dead_ms;
-    int idle = timeout / 3000 > 0 ? timeout / 3000 : 1, interval = idle / 2 > 0 ? idle / 2 : 1, count = 4;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
-}
-
 void worker_accept(int fd, const struct sockaddr *address)
 {
     struct connection *connection = calloc(1, sizeof(*connection));
     struct worker *worker = &workers[atomic_fetch_add(&next_worker, 1) % nworkers];
+    int on = 1;
     if (connection == NULL)
         goto fail;
     connection->mail.kind = MAIL_CONNECTION;
     connection->fd = fd;
     format_address(address, connection);
-    set_socket_options(fd, worker->loop.config->dead_peer_timeout);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    watch_socket(fd, worker->loop.config->dead_peer_timeout);
     atomic_fetch_add(&posted, 1);
     if (mailbox_post(worker->loop.mailbox, &connection->mail) == 0)
         return;
