@@ -153,6 +153,7 @@ void session_free(struct session *session)
 {
     struct note *note, *next;
     assert(session->channels == NULL && session->publications == NULL);
+    session_log_refusals(session);
     session_log(session, LOG_LEVEL_INFO, "closed: %s%s%s", reason_sentence(session->end_reason),
                 session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
     if (session->end_reason != REASON_peer_left)
@@ -315,7 +316,7 @@ void session_unlist_work(struct channel *channel)
 
 static void add_note(struct session *session, const char *text)
 {
-    if (session->nnotes >= LIMIT_NOTES)
+    if (session->nnotes >= LIMIT_REFUSALS)
         return;
     size_t len = strlen(text) + 1;
     struct note *note = malloc(sizeof(*note) + len);
@@ -327,10 +328,36 @@ static void add_note(struct session *session, const char *text)
     session_mark(session);
 }
 
+void session_log_refusals(struct session *session)
+{
+    for (unsigned reason = 0; reason < REASON_COUNT; reason++) {
+        if (session->refused[reason] > LIMIT_REFUSALS)
+            session_log(session, LOG_LEVEL_WARN, "refused %u more: %s: %s",
+                        session->refused[reason] - LIMIT_REFUSALS, reason_code(reason),
+                        reason_sentence(reason));
+        session->refused[reason] = 0;
+    }
+}
+
+/* A flood of refusals must not become a flood of lines, nor of notes, as sending one reads from the
+ * peer. */
+static bool is_flood(struct session *session, enum reason reason)
+{
+    time_t now = time(NULL);
+    if (session->refused_second != now)
+        session_log_refusals(session);
+    session->refused_second = now;
+    return ++session->refused[reason] > LIMIT_REFUSALS;
+}
+
 void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
                     const char *detail)
 {
     char text[640], plain[300];
+    if (is_flood(session, reason)) {
+        session_watch(session); /* it logs them */
+        return;
+    }
     log_quote(asked, plain, sizeof(plain));
     snprintf(text, sizeof(text), "refused %s %s: %s: %s", what, plain, reason_code(reason),
              reason_sentence(reason));
@@ -340,23 +367,13 @@ void session_refuse(struct session *session, const char *what, const char *asked
         add_note(session, text);
 }
 
-/* Sending one reads from the peer, so a flood of refusals must not become a flood of notes. */
-static bool may_send_note(struct session *session)
-{
-    time_t now = time(NULL);
-    if (session->note_second != now)
-        session->notes_sent = 0;
-    session->note_second = now;
-    return session->notes_sent++ < LIMIT_NOTES && session->state == SESSION_UP && sshio_alive(session->ssh);
-}
-
 void session_send_notes(struct session *session)
 {
     while (session->notes != NULL) {
         struct note *note = session->notes;
         DL_DELETE(session->notes, note);
         session->nnotes--;
-        if (may_send_note(session))
+        if (session->state == SESSION_UP && sshio_alive(session->ssh))
             ssh_send_debug(session->ssh, note->text, 1);
         session_touch(session);
         free(note);

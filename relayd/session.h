@@ -63,8 +63,8 @@ struct session {
 
     bool wants_write;                      /* something was held back because the socket was full */
     uint64_t flushed_made, flushed_socket; /* the counters when nothing was left to send */
-    time_t note_second;                    /* in which */
-    unsigned notes_sent;                   /* this many notes were sent */
+    time_t refused_second;                 /* in which */
+    unsigned refused[REASON_COUNT];        /* so many were refused; beyond LIMIT_REFUSALS not logged yet */
     uint64_t emptied_at;                   /* socket.in_bytes when libssh had no message left for us */
     uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
     uint64_t heard_at;  /* socket.in_bytes at the watch's last tick */
@@ -132,10 +132,14 @@ uint64_t session_backlog(const struct session *session);
 void session_list_work(struct channel *channel);
 void session_unlist_work(struct channel *channel);
 
-/* Logs a refusal and keeps it as a note for the peer. what: "publish", "connect", ...; asked and
+/* Logs a refusal and keeps it as a note for the peer; of a flood, only the first of each second and
+ * then how many more there were. what: "publish", "connect", ...; asked and
  * detail (may be NULL; for the log alone) may come from the peer. */
 void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
                     const char *detail);
+
+/* Logs how many more were refused than it said. */
+void session_log_refusals(struct session *session);
 
 /* Sends the notes. Top of the stack only. */
 void session_send_notes(struct session *session);

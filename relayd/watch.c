@@ -58,6 +58,7 @@ static void tick(struct session *session)
     unsigned since_ack, dead = patience_of_tcp(session->loop->config->dead_peer_timeout);
     bool delivered = sshio_delivered(session->ssh, &since_ack), owes = owes_answer(session);
     session->tick_due = false;
+    session_log_refusals(session);
     /* What has not arrived cannot be answered; a peer that takes nothing is TCP_USER_TIMEOUT's. */
     if (session->socket.in_bytes != session->heard_at || !delivered || !owes)
         session->silent = 0;
