@@ -133,8 +133,12 @@ static void serve_session(struct session *session)
     }
     bool flooded = session->io_due && read_some(session);
     watch_serve(session);
+    if (session->tenant != NULL && session->tenant->has_news && !session->loop->draining)
+        connect_resume(session->tenant);
     if (flooded || session->state == SESSION_HANDOVER)
         return;
+    if (session->wait_due)
+        connect_expire(session);
     session_send_notes(session);
     serve_channels(session);
     session_touch(session);

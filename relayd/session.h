@@ -35,6 +35,7 @@ struct session {
     enum session_state state;
     bool io_due;    /* recorded by events: the socket is ready */
     bool timer_due; /* recorded by events: the timer has fired */
+    bool wait_due;  /* recorded by events: an open of its has waited long enough */
     bool tick_due;  /* recorded by events: so has the watch's */
 
     char address[64];
