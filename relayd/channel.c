@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-#define CHUNK_MAX 65536u      /* bytes of one write */
-#define FIRST_CHUNK_MAX 4096u /* of the first, before the peer's packet size is known */
+#define CHUNK_MAX 65536u     /* bytes of one write */
+#define FIRST_CHUNK_MAX 512u /* of the first, before the peer's packet size is known: it may be 1 */
 
 /* ---- What libssh calls: record, and nothing else ---- */
 
