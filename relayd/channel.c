@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-#define CHUNK_MAX 65536u      /* bytes of one write */
-#define FIRST_CHUNK_MAX 4096u /* of the first, before the peer's packet size is known */
+#define CHUNK_MAX 65536u     /* bytes of one write */
+#define FIRST_CHUNK_MAX 512u /* of the first, before the peer's packet size is known: it may be 1 */
 
 /* ---- What libssh calls: record, and nothing else ---- */
 
@@ -106,6 +106,7 @@ struct channel *chan_open_forward(struct session *session, const struct channel_
     /* Called once, whatever it returns: the answer, or the death of the session, comes as news. */
     ssh_channel_open_reverse_forward(ssh, address, port, origin, origin_port);
     session_touch(session);
+    session_watch(session);
     return channel;
 }
 
@@ -201,6 +202,13 @@ void chan_serve(struct channel *channel)
         session_list_work(channel);
 }
 
+bool chan_owes(const struct channel *channel)
+{
+    if (channel->state == CHANNEL_OPENING)
+        return (channel->news & (NEWS_CONFIRMED | NEWS_REFUSED)) == 0;
+    return channel->state == CHANNEL_CLOSING && (channel->news & NEWS_CLOSE) == 0;
+}
+
 /* ---- Bytes ---- */
 
 size_t chan_write(struct channel *channel, const void *data, size_t len)
@@ -259,4 +267,5 @@ void chan_close(struct channel *channel)
         sshio_alive(channel->session->ssh))
         ssh_channel_close(channel->ssh);
     session_touch(channel->session);
+    session_watch(channel->session);
 }

@@ -68,6 +68,9 @@ struct channel *chan_open_forward(struct session *session, const struct channel_
 /* Its owner has no more interest: it is closed as soon as that can be done, and then freed. */
 void chan_abandon(struct channel *channel);
 
+/* True while the peer has yet to answer our open or our CLOSE. */
+bool chan_owes(const struct channel *channel);
+
 /* Puts the channel on the work list of its session and marks the session. */
 void chan_mark(struct channel *channel);
 

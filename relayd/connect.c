@@ -18,6 +18,30 @@ static const struct channel_ops client_ops, device_ops;
 
 /* ---- Who may go where ---- */
 
+/* A session that died in this pass still stands in the directory: libssh must not be called for it.
+ * Nor for one that floods us, as every call may read more of it. */
+static struct publication *newest_alive(const struct endpoint *endpoint)
+{
+    struct publication *publication;
+    DL_FOREACH(endpoint->publications, publication)
+        if (publication->session->state == SESSION_UP && sshio_alive(publication->session->ssh) &&
+            session_backlog(publication->session) < LIMIT_BACKLOG)
+            return publication;
+    return NULL;
+}
+
+/* Who serves it to that client now: the newest session, or for a device's way to itself the very
+ * session that asks. NULL if nobody does, or the client has no right to know. */
+static struct publication *find_publication(const struct session *client, const char *name, uint16_t port)
+{
+    if (client->principal->kind == PRINCIPAL_DEVICE)
+        return publish_find_loopback(client, port);
+    if (!rules_allow(&client->principal->rules, name, port))
+        return NULL;
+    struct endpoint *endpoint = directory_find(client->tenant->directory, name, port);
+    return endpoint != NULL ? newest_alive(endpoint) : NULL;
+}
+
 /* The exact reason of a not_reachable, for the administrator's log alone. */
 static const char *why_unreachable(const struct session *session, const char *name, uint16_t port)
 {
@@ -28,13 +52,11 @@ static const char *why_unreachable(const struct session *session, const char *na
     return known ? "nobody serves that name and port now" : "there is no such name";
 }
 
-/* Does this session get a way to host:port? On success *name is set; a device may only reach what
- * this same session published under a loopback spelling. */
-static enum reason check(const struct session *session, const char *host, uint16_t port, char name[NAME_SIZE],
-                         const char **detail)
+/* May this session ask for host:port? On success *name is set; a device may only reach what this same
+ * session published under a loopback spelling. */
+static enum reason check(const struct session *session, const char *host, uint16_t port, char name[NAME_SIZE])
 {
     struct publication *own = publish_find_loopback(session, port);
-    *detail = NULL;
     if (session->nchannels + session->nopens >= LIMIT_CHANNELS)
         return REASON_too_many_channels;
     if (session->principal->kind == PRINCIPAL_DEVICE) {
@@ -48,13 +70,7 @@ static enum reason check(const struct session *session, const char *host, uint16
     enum reason reason = name_canonical(host, session->tenant->name, name);
     if (reason != REASON_none)
         return reason;
-    if (port == 0)
-        return REASON_bad_port;
-    if (rules_allow(&session->principal->rules, name, port) &&
-        directory_find(session->tenant->directory, name, port) != NULL)
-        return REASON_none;
-    *detail = why_unreachable(session, name, port);
-    return REASON_not_reachable;
+    return port == 0 ? REASON_bad_port : REASON_none;
 }
 
 /* Tells the reason first: libssh's refusal carries none. */
@@ -70,6 +86,25 @@ static void refuse(struct session *session, ssh_message message, const char *ask
 
 /* ---- Life ---- */
 
+static void count(const struct connect *connect, unsigned n)
+{
+    connect->tenant->nwaiting += connect->state == CONNECT_WAITING ? n : 0;
+    connect->tenant->nbridges += connect->state == CONNECT_BRIDGED ? n : 0;
+}
+
+static void set_state(struct connect *connect, enum connect_state state)
+{
+    count(connect, -1U);
+    connect->state = state;
+    count(connect, 1);
+}
+
+static int set_timer(struct connect *connect, uint64_t ms)
+{
+    struct timeval delay = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
+    return evtimer_add(&connect->timer, &delay);
+}
+
 /* The held open is answered, or never can be: it goes before its session does. */
 static void release_open(struct connect *connect)
 {
@@ -83,8 +118,8 @@ static void release_open(struct connect *connect)
 /* The end of it: nothing points here any more. */
 static void finish(struct connect *connect)
 {
+    count(connect, -1U);
     if (connect->state == CONNECT_BRIDGED) {
-        connect->tenant->nbridges--;
         struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
         log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s:%u, %llu bytes back",
                   (unsigned long long)connect->id,
@@ -101,10 +136,12 @@ static void finish(struct connect *connect)
     free(connect);
 }
 
-/* While OPENING: answers the client and ends. */
+/* Before it is BRIDGED: answers the client and ends. */
 static void give_up(struct connect *connect, enum reason reason, const char *detail)
 {
     char asked[NAME_SIZE + 8];
+    if (reason == REASON_not_reachable)
+        detail = why_unreachable(connect->client, connect->name, connect->port);
     snprintf(asked, sizeof(asked), "%s:%u", connect->name, connect->port);
     refuse(connect->client, connect->open, asked, reason, detail);
     release_open(connect);
@@ -113,17 +150,17 @@ static void give_up(struct connect *connect, enum reason reason, const char *det
 
 void connect_close(struct connect *connect, enum reason reason)
 {
-    if (connect->state == CONNECT_OPENING)
-        give_up(connect, reason, NULL);
-    else
+    if (connect->state == CONNECT_BRIDGED)
         finish(connect);
+    else
+        give_up(connect, reason, NULL);
 }
 
 bool connect_still_allowed(const struct connect *connect)
 {
     bool own;
-    if (connect->loopback)
-        return true;
+    if (connect->loopback || connect->state == CONNECT_WAITING)
+        return true; /* whoever waits has no way yet, allowed or not: asked when somebody serves it */
     if (connect->device != NULL &&
         publish_check_right(connect->device, connect->name, connect->port, &own) != REASON_none)
         return false;
@@ -140,40 +177,52 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 {
     struct connect *connect = arg;
     (void)fd, (void)what;
+    if (connect->state == CONNECT_WAITING) {
+        connect->due = connect->client->wait_due = true;
+        session_mark(connect->client);
+        return;
+    }
     connect->channel[BRIDGE_DEVICE]->news |= NEWS_TIMEOUT;
     chan_mark(connect->channel[BRIDGE_DEVICE]);
 }
 
-/* A session that died in this pass still stands in the directory: libssh must not be called for it.
- * Nor for one that floods us, as every call may read more of it. */
-static struct publication *newest_alive(const struct endpoint *endpoint)
+static uint64_t now_ms(void)
 {
-    struct publication *publication;
-    DL_FOREACH(endpoint->publications, publication)
-        if (publication->session->state == SESSION_UP && sshio_alive(publication->session->ssh) &&
-            session_backlog(publication->session) < LIMIT_BACKLOG)
-            return publication;
-    return NULL;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Who serves it now: the newest session, or for a way to itself the very session that asks. */
-static struct publication *find_publication(const struct connect *connect)
+/* Nobody serves it. A name that does not exist or that the client may not reach waits like one that
+ * is away: neither the answer nor its time tells them apart. */
+static void wait_or_give_up(struct connect *connect, enum reason otherwise)
 {
-    if (connect->loopback)
-        return publish_find_loopback(connect->client, connect->port);
-    struct endpoint *endpoint = directory_find(connect->tenant->directory, connect->name, connect->port);
-    return endpoint != NULL ? newest_alive(endpoint) : NULL;
+    uint64_t now = now_ms();
+    if (connect->loopback || now >= connect->wait_until ||
+        set_timer(connect, connect->wait_until - now) != 0)
+        give_up(connect, otherwise, NULL);
+    else
+        set_state(connect, CONNECT_WAITING);
 }
 
-/* Asks the device that serves the endpoint now; if nobody does, gives up with `otherwise`. */
+/* Asks the device that serves the endpoint now; if nobody does, waits, or gives up with `otherwise`. */
 static void start(struct connect *connect, enum reason otherwise)
 {
     char requested[1024];
-    struct publication *publication = find_publication(connect);
-    if (publication == NULL || publication->session->nchannels >= LIMIT_CHANNELS) {
-        give_up(connect, publication == NULL ? otherwise : REASON_too_many_channels, NULL);
+    struct publication *publication = find_publication(connect->client, connect->name, connect->port);
+    if (publication == NULL) {
+        wait_or_give_up(connect, otherwise);
         return;
     }
+    if (publication->session->nchannels >= LIMIT_CHANNELS) {
+        give_up(connect, REASON_too_many_channels, NULL);
+        return;
+    }
+    if (set_timer(connect, connect->client->loop->config->open_timeout) != 0) {
+        give_up(connect, REASON_out_of_memory, NULL);
+        return;
+    }
+    set_state(connect, CONNECT_OPENING);
     /* A copy: the call may read from the device, and with it the cancel of this very publication. */
     snprintf(requested, sizeof(requested), "%s", publication->requested);
     connect->device = publication->session;
@@ -204,28 +253,27 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
-    unsigned ms = session->loop->config->open_timeout;
-    struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
-    if (evtimer_add(&connect->timer, &delay) != 0) {
-        bridge_clear(&connect->bridge);
-        free(connect);
-        return NULL;
-    }
     DL_APPEND(session->tenant->connects, connect);
     DL_APPEND2(session->opens, connect, open_prev, open_next);
     session->nopens++;
+    connect->wait_until = now_ms() + session->loop->config->wait_for_device;
     return connect;
 }
 
 void connect_open(struct session *session, ssh_message message)
 {
-    const char *host = ssh_message_channel_request_open_destination(message), *detail;
+    const char *host = ssh_message_channel_request_open_destination(message), *detail = NULL;
     uint16_t port = (uint16_t)ssh_message_channel_request_open_destination_port(message);
     char name[NAME_SIZE], asked[320];
     host = host != NULL ? host : "";
-    enum reason reason = check(session, host, port, name, &detail);
+    enum reason reason = check(session, host, port, name);
     if (reason == REASON_none && session->loop->draining)
         reason = REASON_shutdown;
+    if (reason == REASON_none && session->loop->config->wait_for_device == 0 &&
+        find_publication(session, name, port) == NULL) {
+        reason = REASON_not_reachable;
+        detail = why_unreachable(session, name, port);
+    }
     struct connect *connect = reason == REASON_none ? connect_new(session, message, name, port) : NULL;
     if (connect != NULL) {
         start(connect, REASON_not_reachable);
@@ -234,6 +282,27 @@ void connect_open(struct session *session, ssh_message message)
     snprintf(asked, sizeof(asked), "%.300s:%u", host, port);
     refuse(session, message, asked, reason == REASON_none ? REASON_out_of_memory : reason, detail);
     ssh_message_free(message);
+}
+
+void connect_resume(struct tenant *tenant)
+{
+    struct connect *connect, *next;
+    tenant->has_news = false;
+    if (tenant->nwaiting == 0)
+        return;
+    DL_FOREACH_SAFE(tenant->connects, connect, next)
+        if (connect->state == CONNECT_WAITING &&
+            find_publication(connect->client, connect->name, connect->port) != NULL)
+            start(connect, REASON_not_reachable);
+}
+
+void connect_expire(struct session *session)
+{
+    struct connect *connect, *next;
+    session->wait_due = false;
+    DL_FOREACH_SAFE2(session->opens, connect, next, open_next)
+    if (connect->due && connect->state == CONNECT_WAITING)
+        give_up(connect, REASON_not_reachable, NULL);
 }
 
 void connect_lose_opens(struct session *session)
@@ -259,8 +328,7 @@ static bool join(struct connect *connect)
         finish(connect);
         return false;
     }
-    connect->state = CONNECT_BRIDGED;
-    connect->tenant->nbridges++;
+    set_state(connect, CONNECT_BRIDGED);
     session_log(connect->client, LOG_LEVEL_INFO, "bridge %llu opened to %s:%u (device session %llu)",
                 (unsigned long long)connect->id, connect->name, connect->port,
                 (unsigned long long)connect->device->id);

@@ -6,10 +6,11 @@
 
 #include <event2/event_struct.h>
 
-/* One client's way to an endpoint: first an open that waits for the device's answer, then a bridge
- * (RFC 4254, 7.2). Owned by the tenant. */
+/* One client's way to an endpoint: first an open that waits for the device, and for its answer, then a
+ * bridge (RFC 4254, 7.2). Owned by the tenant. */
 enum connect_state {
     CONNECT_OPENING, /* the client's open is held, the device is asked */
+    CONNECT_WAITING, /* it is held until somebody serves the endpoint */
     CONNECT_BRIDGED,
 };
 
@@ -17,12 +18,14 @@ struct connect {
     uint64_t id;
     enum connect_state state;
     struct tenant *tenant;
-    struct session *client;     /* NULL once its channel is closed; never while OPENING */
+    struct session *client;     /* NULL once its channel is closed; never before it is BRIDGED */
     struct session *device;     /* NULL once its channel is closed */
-    ssh_message open;           /* the held open, owned while OPENING */
+    ssh_message open;           /* the held open, owned until it is BRIDGED */
     struct channel *channel[2]; /* by enum bridge_side; NULL while not there or given up */
     struct bridge bridge;
-    struct event timer; /* while OPENING */
+    struct event timer;  /* while WAITING or OPENING */
+    bool due;            /* recorded by events: it has waited long enough */
+    uint64_t wait_until; /* ms of the monotonic clock */
     time_t since;
     int64_t client_principal; /* who opened it */
     uint16_t port;
@@ -30,11 +33,17 @@ struct connect {
     char name[NAME_SIZE];
     char client_name[NAME_SIZE], device_name[NAME_SIZE];
     struct connect *prev, *next;           /* of the tenant */
-    struct connect *open_prev, *open_next; /* of client->opens, while OPENING */
+    struct connect *open_prev, *open_next; /* of client->opens, until it is BRIDGED */
 };
 
 /* Answers a direct-tcpip open, or holds it until the device has answered. Takes the message over. */
 void connect_open(struct session *session, ssh_message message);
+
+/* Somebody may serve now what opens of the tenant wait for. */
+void connect_resume(struct tenant *tenant);
+
+/* Some of its opens may have waited long enough: they are refused. */
+void connect_expire(struct session *session);
 
 /* The client's session is gone: its opens go with it. */
 void connect_lose_opens(struct session *session);

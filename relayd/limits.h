@@ -6,9 +6,10 @@
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */
 #define LIMIT_ENDPOINTS 1000     /* that it publishes */
-#define LIMIT_NOTES 32           /* refusals told to the peer a second, as debug messages */
+#define LIMIT_REFUSALS 32        /* logged and told to the peer, a second and a reason */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */
 #define LIMIT_UNSENT (1u << 20)  /* bytes that the peer may leave unread in our buffers */
+#define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
 #define LIMIT_LOGIN_ATTEMPTS 30  /* keys tried in one login, questions included */
 #define LIMIT_LOGIN_BYTES 65536  /* that the peer may send before it has logged in */
 

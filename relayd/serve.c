@@ -5,11 +5,13 @@
 #include "relayd/console.h"
 #include "relayd/keeper.h"
 #include "relayd/publish.h"
+#include "relayd/watch.h"
 
 #include <utlist.h>
 
 #define READ_FULL 65536u            /* what one read brings while more waits in the kernel */
 #define READ_BUDGET (4 * READ_FULL) /* bytes from one session a pass, read in passing included */
+#define PACKET_BUDGET 256           /* packets of one session a pass, and what is in the last read */
 #define MESSAGE_BUDGET 256          /* messages of one session a pass */
 
 void (*serve_hand_over)(struct session *session);
@@ -82,11 +84,12 @@ static bool read_step(struct session *session)
  * anything else that might read more, or a flood would pile up. */
 static bool read_some(struct session *session)
 {
-    uint64_t start = session->socket.in_bytes;
+    uint64_t start = session->socket.in_bytes, packets = session->raw.in_packets;
     session->io_due = false;
     for (unsigned messages = 0; messages < MESSAGE_BUDGET; messages++) {
         bool emptied = session_backlog(session) == 0;
-        if (emptied && session->socket.in_bytes - start >= READ_BUDGET)
+        if (emptied && (session->socket.in_bytes - start >= READ_BUDGET ||
+                        session->raw.in_packets - packets >= PACKET_BUDGET))
             break;
         if (!read_step(session))
             return false;
@@ -131,8 +134,13 @@ static void serve_session(struct session *session)
         return;
     }
     bool flooded = session->io_due && read_some(session);
+    watch_serve(session);
+    if (session->tenant != NULL && session->tenant->has_news && !session->loop->draining)
+        connect_resume(session->tenant);
     if (flooded || session->state == SESSION_HANDOVER)
         return;
+    if (session->wait_due)
+        connect_expire(session);
     session_send_notes(session);
     serve_channels(session);
     session_touch(session);

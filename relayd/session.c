@@ -58,6 +58,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     session_mark(session);
 }
 
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *session = arg;
+    (void)fd, (void)what;
+    session->tick_due = true;
+    session_mark(session);
+}
+
 /* ---- Life ---- */
 
 int session_attach(struct session *session, struct loop *loop)
@@ -70,6 +78,7 @@ int session_attach(struct session *session, struct loop *loop)
     event_assign(&session->read_event, loop->base, fd, EV_READ | EV_PERSIST, on_ready, session);
     event_assign(&session->write_event, loop->base, fd, EV_WRITE | EV_PERSIST, on_ready, session);
     evtimer_assign(&session->timer, loop->base, on_timer, session);
+    evtimer_assign(&session->tick, loop->base, on_tick, session);
     return event_add(&session->read_event, NULL);
 }
 
@@ -78,6 +87,7 @@ static void remove_events(struct session *session)
     event_del(&session->read_event);
     event_del(&session->write_event);
     event_del(&session->timer);
+    event_del(&session->tick);
 }
 
 void session_detach(struct session *session)
@@ -151,6 +161,7 @@ void session_free(struct session *session)
 {
     struct note *note, *next;
     assert(session->channels == NULL && session->publications == NULL);
+    session_log_refusals(session);
     session_log(session, LOG_LEVEL_INFO, "closed: %s%s%s", reason_sentence(session->end_reason),
                 session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
     if (session->end_reason != REASON_peer_left)
@@ -232,6 +243,8 @@ void session_settle(struct session *session)
         session->io_due = true;
         session_mark(session);
     }
+    if (session->socket.out_bytes != session->sent_at)
+        session_watch(session);
     bool armed = event_pending(&session->write_event, EV_WRITE, NULL) != 0;
     bool wanted = sshio_write_pending(session->ssh);
     if (!wanted) {
@@ -258,11 +271,25 @@ void session_set_timer(struct session *session, unsigned ms)
         session_close(session, REASON_out_of_memory, NULL);
 }
 
+/* Before the login its time is bounded as a whole. */
+void session_watch(struct session *session)
+{
+    static const struct timeval second = { .tv_sec = 1 };
+    if (session->state == SESSION_UP && !evtimer_pending(&session->tick, NULL))
+        evtimer_add(&session->tick, &second);
+}
+
 /* While a rekey that we began waits for the peer, libssh takes whatever is written and keeps it
  * where no limit sees it. A write that sent no packet shows it; any later packet ends it. */
 void session_park(struct session *session)
 {
     session->parked_at = session->raw.out_packets + 1;
+    session_watch(session);
+}
+
+bool session_parked(const struct session *session)
+{
+    return session->parked_at == session->raw.out_packets + 1;
 }
 
 bool session_may_write(struct session *session)
@@ -273,7 +300,7 @@ bool session_may_write(struct session *session)
         session->wants_write = true;
         return false;
     }
-    if (session->parked_at == session->raw.out_packets + 1)
+    if (session_parked(session))
         return false;
     session->parked_at = 0;
     return true;
@@ -299,7 +326,7 @@ void session_unlist_work(struct channel *channel)
 
 static void add_note(struct session *session, const char *text)
 {
-    if (session->nnotes >= LIMIT_NOTES)
+    if (session->nnotes >= LIMIT_REFUSALS)
         return;
     size_t len = strlen(text) + 1;
     struct note *note = malloc(sizeof(*note) + len);
@@ -311,10 +338,36 @@ static void add_note(struct session *session, const char *text)
     session_mark(session);
 }
 
+void session_log_refusals(struct session *session)
+{
+    for (unsigned reason = 0; reason < REASON_COUNT; reason++) {
+        if (session->refused[reason] > LIMIT_REFUSALS)
+            session_log(session, LOG_LEVEL_WARN, "refused %u more: %s: %s",
+                        session->refused[reason] - LIMIT_REFUSALS, reason_code(reason),
+                        reason_sentence(reason));
+        session->refused[reason] = 0;
+    }
+}
+
+/* A flood of refusals must not become a flood of lines, nor of notes, as sending one reads from the
+ * peer. */
+static bool is_flood(struct session *session, enum reason reason)
+{
+    time_t now = time(NULL);
+    if (session->refused_second != now)
+        session_log_refusals(session);
+    session->refused_second = now;
+    return ++session->refused[reason] > LIMIT_REFUSALS;
+}
+
 void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
                     const char *detail)
 {
     char text[640], plain[300];
+    if (is_flood(session, reason)) {
+        session_watch(session); /* it logs them */
+        return;
+    }
     log_quote(asked, plain, sizeof(plain));
     snprintf(text, sizeof(text), "refused %s %s: %s: %s", what, plain, reason_code(reason),
              reason_sentence(reason));
@@ -324,23 +377,13 @@ void session_refuse(struct session *session, const char *what, const char *asked
         add_note(session, text);
 }
 
-/* Sending one reads from the peer, so a flood of refusals must not become a flood of notes. */
-static bool may_send_note(struct session *session)
-{
-    time_t now = time(NULL);
-    if (session->note_second != now)
-        session->notes_sent = 0;
-    session->note_second = now;
-    return session->notes_sent++ < LIMIT_NOTES && session->state == SESSION_UP && sshio_alive(session->ssh);
-}
-
 void session_send_notes(struct session *session)
 {
     while (session->notes != NULL) {
         struct note *note = session->notes;
         DL_DELETE(session->notes, note);
         session->nnotes--;
-        if (may_send_note(session))
+        if (session->state == SESSION_UP && sshio_alive(session->ssh))
             ssh_send_debug(session->ssh, note->text, 1);
         session_touch(session);
         free(note);

@@ -36,6 +36,8 @@ struct session {
     enum session_state state;
     bool io_due;    /* recorded by events: the socket is ready */
     bool timer_due; /* recorded by events: the timer has fired */
+    bool wait_due;  /* recorded by events: an open of its has waited long enough */
+    bool tick_due;  /* recorded by events: so has the watch's */
 
     struct source source; /* that its failure is laid to */
     char address[64];
@@ -64,13 +66,18 @@ struct session {
 
     bool wants_write;                      /* something was held back because the socket was full */
     uint64_t flushed_made, flushed_socket; /* the counters when nothing was left to send */
-    time_t note_second;                    /* in which */
-    unsigned notes_sent;                   /* this many notes were sent */
+    time_t refused_second;                 /* in which */
+    unsigned refused[REASON_COUNT];        /* so many were refused; beyond LIMIT_REFUSALS not logged yet */
     uint64_t emptied_at;                   /* socket.in_bytes when libssh had no message left for us */
     uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
+    uint64_t heard_at;  /* socket.in_bytes at the watch's last tick */
+    uint64_t sent_at;   /* socket.out_bytes then */
+    unsigned silent;    /* ticks for which it has owed an answer and sent nothing */
+    uint64_t mute_out;  /* raw.out_packets, and */
+    uint64_t mute_in;   /* raw.in_packets when that last moved */
     struct ssh_counter_struct raw, socket;
     struct ssh_callbacks_struct callbacks;
-    struct event read_event, write_event, timer;
+    struct event read_event, write_event, timer, tick;
     bool in_dirty, in_touched;
     struct session *prev, *next;                 /* of the loop */
     struct session *dirty_prev, *dirty_next;     /* of loop->dirty */
@@ -115,9 +122,13 @@ void session_close(struct session *session, enum reason reason, const char *deta
 /* Fires once; 0 ms takes it back. */
 void session_set_timer(struct session *session, unsigned ms);
 
+/* The peer owes an answer, or an acknowledgement at least: watch_tick() follows in a second. */
+void session_watch(struct session *session);
+
 /* False while the socket is full or a rekey parks what is written. */
 bool session_may_write(struct session *session);
 void session_park(struct session *session);
+bool session_parked(const struct session *session);
 
 /* Bytes read since libssh last had no message left for us. */
 uint64_t session_backlog(const struct session *session);
@@ -125,10 +136,14 @@ uint64_t session_backlog(const struct session *session);
 void session_list_work(struct channel *channel);
 void session_unlist_work(struct channel *channel);
 
-/* Logs a refusal and keeps it as a note for the peer. what: "publish", "connect", ...; asked and
+/* Logs a refusal and keeps it as a note for the peer; of a flood, only the first of each second and
+ * then how many more there were. what: "publish", "connect", ...; asked and
  * detail (may be NULL; for the log alone) may come from the peer. */
 void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
                     const char *detail);
+
+/* Logs how many more were refused than it said. */
+void session_log_refusals(struct session *session);
 
 /* Sends the notes. Top of the stack only. */
 void session_send_notes(struct session *session);

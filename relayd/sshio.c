@@ -2,9 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -171,6 +175,26 @@ bool sshio_alive(ssh_session ssh)
 bool sshio_write_pending(ssh_session ssh)
 {
     return (ssh_get_status(ssh) & SSH_WRITE_PENDING) != 0;
+}
+
+bool sshio_delivered(ssh_session ssh, unsigned *since_ack)
+{
+    struct tcp_info info = { 0 };
+    socklen_t len = sizeof(info);
+    int queued = 0;
+    getsockopt(ssh_get_fd(ssh), IPPROTO_TCP, TCP_INFO, &info, &len);
+    ioctl(ssh_get_fd(ssh), SIOCOUTQ, &queued);
+    *since_ack = info.tcpi_last_ack_recv;
+    return queued == 0 && !sshio_write_pending(ssh);
+}
+
+/* While an earlier request is unanswered nothing is sent; the first call after its answer only
+ * collects that (libssh.md, 5). */
+void sshio_ask(ssh_session ssh)
+{
+    ssh_send_keepalive(ssh);
+    if (sshio_alive(ssh))
+        ssh_send_keepalive(ssh);
 }
 
 void sshio_disconnect(ssh_session ssh, const char *why)

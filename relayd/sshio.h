@@ -34,6 +34,13 @@ bool sshio_alive(ssh_session ssh);
 /* True while libssh has bytes that the socket did not take. */
 bool sshio_write_pending(ssh_session ssh);
 
+/* True if the peer's kernel has acknowledged all that was written. *since_ack: ms since it last
+ * acknowledged anything. */
+bool sshio_delivered(ssh_session ssh, unsigned *since_ack);
+
+/* Asks the peer for a sign of life (keepalive@openssh.com). Reads. */
+void sshio_ask(ssh_session ssh);
+
 /* Tells the peer why and ends the session; what is still unsent is dropped. */
 void sshio_disconnect(ssh_session ssh, const char *why);
 

@@ -33,7 +33,9 @@ struct tenant {
     struct principal *principals; /* hash by id */
     struct session *sessions;
     struct connect *connects; /* opening and bridged */
+    unsigned nwaiting;        /* of them for a device that is away */
     unsigned nbridges;
+    bool has_news; /* something was published since the waiting ones were looked at */
     UT_hash_handle hh;
 };
 

@@ -3,6 +3,7 @@
 #include "relayd/limits.h"
 #include "relayd/serve.h"
 #include "relayd/store.h"
+#include "relayd/watch.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -14,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAIL_BUDGET 64 /* mails a pass */
+#define MAIL_BUDGET 16 /* mails a pass: a new connection costs a tenth of a millisecond */
 #define STOP_TICK_MS 20
 
 /* An accepted socket on its way. */
@@ -88,20 +89,6 @@ static void format_address(const struct sockaddr *address, struct connection *co
         inet_ntop(AF_INET6, &v6->sin6_addr, connection->address, (socklen_t)size);
 }
 
-/* Finds silent peers: keepalive probes an idle connection, TCP_USER_TIMEOUT bounds unacknowledged
- * data. Failing to set one is no reason to refuse the peer. */
-static void set_socket_options(int fd, unsigned dead_ms)
-{
-    int on = 1, timeout = (int)dead_ms;
-    int idle = timeout / 3000 > 0 ? timeout / 3000 : 1, interval = idle / 2 > 0 ? idle / 2 : 1, count = 4;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
-}
-
 /* The mailbox has no limit for it: the listener stops at `max-logins`. */
 void worker_accept(int fd, const struct sockaddr *address, const struct source *source)
 {
@@ -136,7 +123,9 @@ static void receive_connection(struct worker *worker, struct connection *connect
     if (worker->stopping) {
         close(connection->fd);
     } else {
-        set_socket_options(connection->fd, worker->loop.config->dead_peer_timeout);
+        int on = 1;
+        setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        watch_socket(connection->fd, worker->loop.config->dead_peer_timeout);
         serve_accept(&worker->loop, connection->fd, &connection->source, connection->address,
                      connection->port);
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 
 import pytest
 from hostile import (  # noqa: F401
@@ -26,6 +27,29 @@ def test_refused_publishes_cost_no_memory(relay, bystanders, mallet, eve):
     flood(2500)
     assert sanitized() or relay.rss() - before < 1536, f"it grew by {relay.rss() - before} KiB"
     assert len(relay.list("endpoints")) == 2 and bystanders.fine()
+
+
+@pytest.mark.parametrize("what", ["connect", "publish"])
+def test_a_flood_of_refusals_is_no_flood_of_log_lines(what, relay, bystanders, mallet):
+    count, code = 10000, "not_reachable" if what == "connect" else "not_device"
+    for i in range(count // 200):
+        with mallet.one_segment():
+            for _ in range(200):
+                if what == "connect":
+                    mallet.direct(f"no{i}".encode(), 1)
+                else:
+                    mallet.put(GLOBAL_REQUEST, "tcpip-forward", True, f"no{i}", 80)
+        if i == 25:
+            assert bystanders.fine()
+
+    def told():
+        single = len(relay.logged(rf'principal=mallet session=\d+ refused {what} ".*": {code}: '))
+        lines = relay.logged(rf"principal=mallet session=\d+ refused \d+ more: {code}: ")
+        return single + sum(int(re.search(r"refused (\d+) more", line)[1]) for line in lines)
+
+    until(lambda: told() == count, 30, lambda: f"{count} refusals; the log tells of {told()}")
+    assert len(relay.logged("principal=mallet")) < 500
+    assert mallet.alive() and bystanders.fine()
 
 
 def test_endpoints_of_one_session_are_bounded(relay, bystanders, eve):
@@ -87,6 +111,7 @@ def test_channels_of_one_session_are_bounded(relay, bystanders, mallet):
     opened = [stream for stream in streams if stream is not None]
     assert 100 <= len(opened) <= 1000
     relay.wait_log(r'principal=mallet session=\d+ refused channel "session": too_many_channels: ')
+    relay.wait_log(r"principal=mallet session=\d+ refused \d+ more: too_many_channels: ")
     assert mallet.connect(b"good", 7) is None
     relay.wait_log(r'principal=mallet session=\d+ refused connect "good:7": too_many_channels: ')
     assert bystanders.fine()
