@@ -64,12 +64,19 @@ static void connection_free(struct connection *connection)
 
 /* ---- Answers ---- */
 
+/* Out of memory: the peer must not wait for what never comes. The end is served like one of its own. */
+static void cut_off(struct connection *connection)
+{
+    shutdown(bufferevent_getfd(connection->stream), SHUT_RDWR);
+}
+
 static void put_line(struct connection *connection, char *line)
 {
     static const char apology[] =
         "{\"id\":0,\"ok\":false,\"error\":{\"code\":\"out_of_memory\",\"message\":\"out of memory\"}}\n";
-    bufferevent_write(connection->stream, line != NULL ? line : apology,
-                      strlen(line != NULL ? line : apology));
+    const char *text = line != NULL ? line : apology;
+    if (bufferevent_write(connection->stream, text, strlen(text)) != 0)
+        cut_off(connection);
     free(line);
 }
 
@@ -203,6 +210,8 @@ static void read_lines(struct connection *connection)
            evbuffer_get_length(bufferevent_get_output(connection->stream)) < OUTPUT_MAX) {
         size_t len;
         char *line = evbuffer_readln(input, &len, EVBUFFER_EOL_LF);
+        if (line == NULL && evbuffer_search_eol(input, NULL, NULL, EVBUFFER_EOL_LF).pos >= 0)
+            cut_off(connection);
         if (line == NULL)
             break;
         serve_line(connection, line, len);
@@ -272,7 +281,8 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     bufferevent_setwatermark(connection->stream, EV_READ, 0, 2 * WIRE_LINE_MAX);
     struct timeval idle = { .tv_sec = IDLE_S };
     bufferevent_set_timeouts(connection->stream, &idle, &idle);
-    bufferevent_enable(connection->stream, EV_READ | EV_WRITE);
+    if (bufferevent_enable(connection->stream, EV_READ | EV_WRITE) != 0)
+        connection_free(connection);
     return;
 fail:
     if (connection != NULL && connection->timer != NULL)

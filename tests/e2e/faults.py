@@ -8,7 +8,7 @@ import pytest
 from relay import RELAYD
 
 FAULTY = os.path.join(os.path.dirname(RELAYD), "..", "tests", "fault", "relayd")
-COUNTDOWN, STRUCK, READ_ONLY = range(3)  # struct faults in tests/fault/faults.c
+COUNTDOWN, STRUCK, READ_ONLY, OWN_ONLY = range(4)  # struct faults in tests/fault/faults.c
 
 
 class Faults:
@@ -26,9 +26,10 @@ class Faults:
     def _set(self, field, value):
         struct.pack_into("q", self.map, field * 8, value)
 
-    def fail_allocation(self, number):
-        """From now on the allocation of this number fails, that one alone; 0: none."""
+    def fail_allocation(self, number, own_only=False):
+        """From now on the allocation of this number fails, that one alone; 0: none. libevent's count unless own_only."""
         self._set(STRUCK, 0)
+        self._set(OWN_ONLY, int(own_only))
         self._set(COUNTDOWN, number)
 
     struck = property(lambda self: self._get(STRUCK) > 0)

@@ -15,6 +15,7 @@ struct faults {
     _Atomic int64_t countdown; /* the allocation that makes it 0 fails; 0: none does */
     _Atomic int64_t struck;    /* how many have failed */
     _Atomic int64_t read_only; /* not 0: nothing can be written */
+    _Atomic int64_t own_only;  /* not 0: libevent gets all it asks for */
 };
 
 static struct faults none, *faults = &none;
@@ -37,14 +38,19 @@ bool fault_read_only(void)
     return atomic_load(&faults->read_only) != 0;
 }
 
+static bool strikes_libevent(void)
+{
+    return atomic_load(&faults->own_only) == 0 && fault_strikes("libevent", 0);
+}
+
 static void *event_malloc(size_t size)
 {
-    return fault_strikes("libevent malloc", 0) ? NULL : malloc(size);
+    return strikes_libevent() ? NULL : malloc(size);
 }
 
 static void *event_realloc(void *old, size_t size)
 {
-    return fault_strikes("libevent realloc", 0) ? NULL : realloc(old, size);
+    return strikes_libevent() ? NULL : realloc(old, size);
 }
 
 __attribute__((constructor)) static void share(void)
