@@ -6,7 +6,8 @@
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */
 #define LIMIT_ENDPOINTS 1000     /* that it publishes */
-#define LIMIT_REFUSALS 32        /* logged and told to the peer, a second and a reason */
+#define LIMIT_REFUSALS 32        /* of one kind, that are logged and told to the peer in a second */
+#define LIMIT_REFUSALS_KINDS 8   /* that are counted apart: what was refused, and why */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */
 #define LIMIT_UNSENT (1u << 20)  /* bytes that the peer may leave unread in our buffers */
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */

@@ -338,33 +338,53 @@ static void add_note(struct session *session, const char *text)
     session_mark(session);
 }
 
+static void log_refusal(const struct session *session, const struct refusal *refusal)
+{
+    if (refusal->count <= LIMIT_REFUSALS)
+        return;
+    unsigned more = refusal->count - LIMIT_REFUSALS;
+    if (refusal == &session->refused[LIMIT_REFUSALS_KINDS - 1])
+        session_log(session, LOG_LEVEL_WARN, "refused %u more times, for other reasons", more);
+    else
+        session_log(session, LOG_LEVEL_WARN, "refused %s %u more times: %s: %s", refusal->what, more,
+                    reason_code(refusal->reason), reason_sentence(refusal->reason));
+}
+
 void session_log_refusals(struct session *session)
 {
-    for (unsigned reason = 0; reason < REASON_COUNT; reason++) {
-        if (session->refused[reason] > LIMIT_REFUSALS)
-            session_log(session, LOG_LEVEL_WARN, "refused %u more: %s: %s",
-                        session->refused[reason] - LIMIT_REFUSALS, reason_code(reason),
-                        reason_sentence(reason));
-        session->refused[reason] = 0;
+    for (unsigned i = 0; i < LIMIT_REFUSALS_KINDS; i++)
+        log_refusal(session, &session->refused[i]);
+    memset(session->refused, 0, sizeof(session->refused));
+}
+
+static struct refusal *find_refusal(struct session *session, const char *what, enum reason reason)
+{
+    struct refusal *refusal = session->refused;
+    for (unsigned i = 0; i < LIMIT_REFUSALS_KINDS - 1; i++, refusal++) {
+        if (refusal->what == NULL)
+            *refusal = (struct refusal){ .what = what, .reason = reason };
+        if (refusal->reason == reason && strcmp(refusal->what, what) == 0)
+            break;
     }
+    return refusal;
 }
 
 /* A flood of refusals must not become a flood of lines, nor of notes, as sending one reads from the
  * peer. */
-static bool is_flood(struct session *session, enum reason reason)
+static bool is_flood(struct session *session, const char *what, enum reason reason)
 {
     time_t now = time(NULL);
     if (session->refused_second != now)
         session_log_refusals(session);
     session->refused_second = now;
-    return ++session->refused[reason] > LIMIT_REFUSALS;
+    return ++find_refusal(session, what, reason)->count > LIMIT_REFUSALS;
 }
 
 void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
                     const char *detail)
 {
     char text[640], plain[300];
-    if (is_flood(session, reason)) {
+    if (is_flood(session, what, reason)) {
         session_watch(session); /* it logs them */
         return;
     }

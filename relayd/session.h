@@ -28,6 +28,13 @@ struct note {
     char text[];
 };
 
+/* How often something was refused in one second. */
+struct refusal {
+    const char *what; /* "connect", ...; static; NULL: a free slot */
+    enum reason reason;
+    unsigned count;
+};
+
 struct session {
     struct mail mail; /* first: MAIL_SESSION */
     uint64_t id;
@@ -64,11 +71,11 @@ struct session {
     enum reason end_reason;
     char end_detail[200];
 
-    bool wants_write;                      /* something was held back because the socket was full */
-    uint64_t flushed_made, flushed_socket; /* the counters when nothing was left to send */
-    time_t refused_second;                 /* in which */
-    unsigned refused[REASON_COUNT];        /* so many were refused; beyond LIMIT_REFUSALS not logged yet */
-    uint64_t emptied_at;                   /* socket.in_bytes when libssh had no message left for us */
+    bool wants_write;                             /* something was held back because the socket was full */
+    uint64_t flushed_made, flushed_socket;        /* the counters when nothing was left to send */
+    time_t refused_second;                        /* in which */
+    struct refusal refused[LIMIT_REFUSALS_KINDS]; /* so many were refused; the last is for all other kinds */
+    uint64_t emptied_at;                          /* socket.in_bytes when libssh had no message left for us */
     uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
     uint64_t heard_at;  /* socket.in_bytes at the watch's last tick */
     uint64_t sent_at;   /* socket.out_bytes then */
@@ -137,7 +144,7 @@ void session_list_work(struct channel *channel);
 void session_unlist_work(struct channel *channel);
 
 /* Logs a refusal and keeps it as a note for the peer; of a flood, only the first of each second and
- * then how many more there were. what: "publish", "connect", ...; asked and
+ * then how many more there were. what: "publish", "connect", ..., static; asked and
  * detail (may be NULL; for the log alone) may come from the peer. */
 void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
                     const char *detail);

@@ -44,8 +44,8 @@ def test_a_flood_of_refusals_is_no_flood_of_log_lines(what, relay, bystanders, m
 
     def told():
         single = len(relay.logged(rf'principal=mallet session=\d+ refused {what} ".*": {code}: '))
-        lines = relay.logged(rf"principal=mallet session=\d+ refused \d+ more: {code}: ")
-        return single + sum(int(re.search(r"refused (\d+) more", line)[1]) for line in lines)
+        lines = relay.logged(rf"principal=mallet session=\d+ refused {what} \d+ more times: {code}: ")
+        return single + sum(int(re.search(r" (\d+) more times", line)[1]) for line in lines)
 
     until(lambda: told() == count, 30, lambda: f"{count} refusals; the log tells of {told()}")
     assert len(relay.logged("principal=mallet")) < 500
@@ -111,7 +111,7 @@ def test_channels_of_one_session_are_bounded(relay, bystanders, mallet):
     opened = [stream for stream in streams if stream is not None]
     assert 100 <= len(opened) <= 1000
     relay.wait_log(r'principal=mallet session=\d+ refused channel "session": too_many_channels: ')
-    relay.wait_log(r"principal=mallet session=\d+ refused \d+ more: too_many_channels: ")
+    relay.wait_log(r"principal=mallet session=\d+ refused channel \d+ more times: too_many_channels: ")
     assert mallet.connect(b"good", 7) is None
     relay.wait_log(r'principal=mallet session=\d+ refused connect "good:7": too_many_channels: ')
     assert bystanders.fine()

@@ -379,9 +379,10 @@ def test_a_neighbour_does_not_notice(name, make_relay, net, procs, attach):  # n
     relay = make_relay(workers=1, open_timeout="1s")
     neighbour, peers = Neighbour(relay, net, procs), Attackers(relay, attach)
     fds = relay.fds()
-    baseline = neighbour.calm()
-    bound = max(10 * baseline, FLOOR)
+    baseline = 0
     for _ in range(5):  # a machine that has something else to do for a moment is no attack
+        baseline = max(baseline, neighbour.calm())
+        bound = max(10 * baseline, FLOOR)
         p99, grown = attacked(relay, neighbour, ATTACKS[name], peers)
         print(f"{name}: p99 {p99 * 1000:.1f} ms, before {baseline * 1000:.1f} ms; grown by {grown} KiB")
         if p99 <= bound:
