@@ -111,7 +111,11 @@ def busy_neighbour(bench, make, record):
             server.load("stream", streams=MANY_STREAMS, bytes=ENDLESS, **server.pair(1)) as neighbour, \
             server.load("echo", seconds=bench.plan.seconds, **server.pair(0)) as load:
         neighbour.start()
-        record_echo(record, "neighbour", load.measure())
+        began, before = time.monotonic(), cpu_seconds(server.process.pid)
+        result = load.measure()
+        used = cpu_seconds(server.process.pid) - before
+        record_echo(record, "neighbour", result)
+        record("neighbour_cpu_percent", 100 * used / (time.monotonic() - began))
         if not neighbour.still_measuring():
             raise Failed(f"the neighbour's streams ended early: {neighbour.process.said()}")
 
