@@ -4,20 +4,23 @@ import os
 import subprocess
 
 from goals import floor
-from groups import CHANNELS, CIPHERS
+from groups import CIPHERS
 from measure import Failed
 
 RELAYD, SSHD, FLOOR = "#2563a8", "#a3acb5", "#d59a3a"
-STYLE = f"""
-set terminal svg size 860,{{height}} background "#ffffff" font "Helvetica,Arial,sans-serif,13"
+STYLE = """
+set terminal svg size 860,{height} background "#ffffff" font "Helvetica,Arial,sans-serif,13"
 set border 3 lc rgb "#666666"
 set tics nomirror out textcolor rgb "#333333"
 set grid y lc rgb "#e4e4e4" lt 1
 set boxwidth 0.86
 set style fill solid 1 noborder
-set title font ",14" textcolor rgb "#222222"
-set key top left horizontal textcolor rgb "#222222"
+set key at graph 1,1.16 right horizontal maxrows 1 samplen 1.5 textcolor rgb "#222222"
 set format y "%g"
+set lmargin 9
+set rmargin 2
+set tmargin 3.5
+set bmargin 3.5
 """
 
 
@@ -38,6 +41,10 @@ def label_of(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def heading(title):
+    return f'set label 1 {quoted(title)} at graph 0,1.13 left font ",14" textcolor rgb "#222222"'
+
+
 def bars(results, title, groups, series, log=False):
     """Groups of bars beside each other. groups: labels. series: (label, colour, [(server, name) a group]); a bar
     that was not measured is left out. A thin line shows the spread."""
@@ -55,17 +62,17 @@ def bars(results, title, groups, series, log=False):
         data = f"$d{number}"
         plots.append((f"{data} << EOD\n" + "\n".join(rows) + "\nEOD\n",
                       f'{data} using 1:2 with boxes lc rgb "{colour}" title {quoted(label)}, '
-                      f'{data} using 1:2:3:4 with yerrorbars ps 0 lc rgb "#333333" notitle, '
+                      f'{data} using 1:3:(0):($4-$3) with vectors nohead lc rgb "#333333" notitle, '
                       f'{data} using 1:4:5 with labels offset 0,0.7 font ",11" textcolor rgb "#333333" notitle'))
     if not plots:
         return ""
     tics = ", ".join(f"{quoted(label)} {n * width + (len(series) - 1) / 2}" for n, label in enumerate(groups))
     scale = f"set logscale y\nset yrange [{min(tall) / 3}:{max(tall) * 6}]" if log else \
         f"unset logscale y\nset yrange [0:{max(tall) * 1.3}]"
-    return f"""set title {quoted(title)}
+    return f"""{heading(title)}
 {scale}
 set xtics ({tics})
-set xrange [-1:{len(groups) * width - 0.2}]
+set xrange [-1:{len(groups) * width - 1}]
 {"".join(data for data, _ in plots)}plot {", ".join(plot for _, plot in plots)}
 """
 
@@ -85,7 +92,7 @@ def curves(results, title, xlabel, series, bottom):
                           f'{data} using 1:2:3 with labels offset 0,0.9 font ",11" textcolor rgb "#333333" notitle'))
     if not plots:
         return ""
-    return f"""set title {quoted(title)}
+    return f"""{heading(title)}
 set xlabel {quoted(xlabel)}
 set logscale xy
 set xtics (100, "500" 500, "2,000" 2000, "10,000" 10000)
@@ -123,9 +130,9 @@ def login(results, plan):
 
 
 def opens(results, plan):
-    names = [("opens_per_second", n) for n in CHANNELS]
+    names = [("opens_per_second", n) for n in plan.channels]
     return page(340, bars(results, "Opens per second, 8 at a time on one session",
-                          [f"{n} idle channel{'s' * (n > 1)} on the session" for n in CHANNELS], pair_of(names), True))
+                          [f"{n} idle channel{'s' * (n > 1)} on the session" for n in plan.channels], pair_of(names)))
 
 
 def echo(results, plan):
@@ -138,11 +145,11 @@ def echo(results, plan):
 
 def bulk(results, plan):
     cases = [(c, d, s) for c in CIPHERS for d in plan.directions for s in plan.streams]
-    labels = [f"{c.split('-')[0]}, {d}, {s}" for c, d, s in cases]
+    labels = [f"{c.split('-')[0]}\\n{d}, {s}" for c, d, s in cases]
     least = FloorAsServer(results)
     cpu = pair_of([("bulk_cpu", *case) for case in cases])
-    cpu.append(("HAProxy + twice the cipher", FLOOR, [("floor", (c, s)) for c, _, s in cases]))
-    return page(640, bars(least, "CPU seconds of the server per GiB (cipher, direction, streams)", labels, cpu),
+    cpu.append(("HAProxy + 2 × cipher", FLOOR, [("floor", (c, s)) for c, _, s in cases]))
+    return page(640, bars(least, "CPU seconds per GiB", labels, cpu),
                 bars(results, "Throughput (MiB/s)", labels, pair_of([("bulk_mib_per_second", *c) for c in cases])))
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from groups import CHANNELS, CIPHERS
+from groups import CIPHERS
 from results import number, ratio, ratio_text
 
 FLAT = 1.1  # "does not grow": at most a tenth more
@@ -53,7 +53,7 @@ def flat(what, results, name, few, many, unit_name):
 
 
 def goals(results, plan):
-    return [*fleet_goals(results, plan), *rate_goals(results), *latency_goals(results, plan), *bulk_goals(results, plan)]
+    return [*fleet_goals(results, plan), *rate_goals(results, plan), *latency_goals(results, plan), *bulk_goals(results, plan)]
 
 
 def fleet_goals(results, plan):
@@ -74,13 +74,13 @@ def fleet_goals(results, plan):
                None if idle is None else idle < 2)
 
 
-def rate_goals(results):
+def rate_goals(results, plan):
     def medians(name):
         return results.median("relayd", name), results.median("sshd", name)
 
     yield compare("logins, 16 at a time", "≥ 15 × sshd", *medians("logins_per_second"), "/s",
                   lambda times: at_least(times, 15))
-    few, many = CHANNELS
+    few, many = plan.channels
     rate = results.median("relayd", ("opens_per_second", few))
     yield compare("opens, 8 at a time on one session", f"≥ {OPENS:,} /s, ≥ 20 × sshd",
                   *medians(("opens_per_second", few)), "/s",

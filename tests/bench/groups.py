@@ -10,7 +10,6 @@ from measure import Failed, cpu_seconds
 
 CIPHERS = {"aes128-gcm": "aes128-gcm@openssh.com", "chacha20-poly1305": "chacha20-poly1305@openssh.com"}
 MANY_STREAMS = 8
-CHANNELS = (1, 950)  # relayd takes 1,000 a session, those that are just closing included
 PARALLEL_LOGINS = 16
 PARALLEL_OPENS = 8
 GIB = 1 << 30
@@ -30,6 +29,7 @@ class Plan:
     stream_bytes: int
     directions: tuple = ("up", "down")
     streams: tuple = (1, MANY_STREAMS)
+    channels: tuple = (1, 950)  # idle ones; relayd takes 1,000 a session, those that are just closing included
 
 
 FULL = Plan("full", 3, (100, 500, 2000, 10000), 500, 4, 1, 10, GIB)
@@ -79,7 +79,7 @@ def login(bench, make, record):
 def opens(bench, make, record):
     """Fresh channels on one session that has few or many others open."""
     with make(bench) as server:
-        for channels in CHANNELS:
+        for channels in bench.plan.channels:
             with server.load("open", parallel=PARALLEL_OPENS, channels=channels, seconds=bench.plan.seconds,
                              **server.pair()) as load:
                 before = server.read()

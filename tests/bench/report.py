@@ -8,7 +8,7 @@ import subprocess
 
 import charts
 from goals import floor, goals
-from groups import CHANNELS, CIPHERS
+from groups import CIPHERS
 from results import Results, ratio, ratio_text, number
 
 KEPT = "<!-- kept by the next run, for people to edit: {} -->"
@@ -59,13 +59,13 @@ def facts(bench, top, rounds):
                       "shared by the server and the load"),
         ("memory", f"{memory:.0f} GiB"),
         ("system", f"{file_value('/etc/os-release', 'PRETTY_NAME')}, Linux {platform.release()}"),
-        ("registry", "on " + output("stat", "-f", "-c", "%T", bench.folder)),
+        ("registry", "on " + output("findmnt", "-n", "-o", "FSTYPE", "-T", bench.folder)),
         ("relayd", relayd),
         ("libssh", status["libssh"]),
         ("libevent", output("pkg-config", "--modversion", "libevent")),
-        ("OpenSSL", output("openssl", "version")),
-        ("OpenSSH", output(bench.sshd, "-V") if "OpenSSH" in output(bench.sshd, "-V") else output("ssh", "-V")),
-        ("HAProxy", output(bench.haproxy, "-v")),
+        ("OpenSSL", output("openssl", "version").removeprefix("OpenSSL ").partition(" (")[0]),
+        ("OpenSSH", output("ssh", "-V")),
+        ("HAProxy", output(bench.haproxy, "-v").removeprefix("HAProxy version ").partition(" ")[0]),
         ("rounds", str(rounds)),
     ]
 
@@ -111,7 +111,7 @@ def detail_sections(results, plan):
                               ("CPU per login and its end, ms", "login_cpu_ms")]
     yield "Opens", "open", [(f"{label}, {n} idle channels on the session", (name, n)) for label, name in (
         ("opens per second, 8 at a time", "opens_per_second"), ("p99 of open, echo and close, µs", "open_p99_us"),
-        ("CPU per open, µs", "open_cpu_us")) for n in CHANNELS]
+        ("CPU per open, µs", "open_cpu_us")) for n in plan.channels]
     yield "Round trips", "echo", [
         *((f"{p}, {label}, µs", (f"echo_{p}_us", where)) for label, where in situations(plan) for p in ("p50", "p99")),
         ("the server's CPU meanwhile, while another tenant saturates the relay, % of a core", "neighbour_cpu_percent")]

@@ -33,11 +33,11 @@ def ratio(a, b):
 
 
 def number(value):
-    """Three digits, or whole."""
+    """Three digits."""
     if value is None:
         return "–"
     size = abs(value)
-    return f"{value:,.0f}" if size >= 100 or value == int(value) else f"{value:.{1 if size >= 10 else 2}f}"
+    return f"{value:,.0f}" if size >= 100 or size == 0 else f"{value:.{1 if size >= 10 else 2}f}"
 
 
 def ratio_text(value):

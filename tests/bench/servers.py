@@ -1,11 +1,11 @@
 """The servers that are measured, each started anew for a measurement: relayd, sshd and HAProxy."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pwd
 import random
-import shutil
 import socket
 import subprocess
 
@@ -107,9 +107,7 @@ class Relayd(Server):
 
     def register(self, count):
         """Tell it about `count` devices and everybody else. Not measured."""
-        def keys(name):
-            with open(self.bench.keys(name) + ".pub") as f:
-                return f.read().splitlines()
+        keys = self.bench.public_keys
 
         def add(kind, tenant, name, key):
             return f"add-{kind}", tenant, {"name": name, "key": key}
@@ -150,8 +148,10 @@ class Sshd(Server):
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # a compiled-in need, which its unit file makes
         authorized = self.bench.path("authorized")
         os.makedirs(authorized, mode=0o755, exist_ok=True)
-        for account, keys in zip(self.bench.accounts, (CLIENT, OTHER_CLIENT)):
-            shutil.copy(self.bench.keys(keys) + ".pub", os.path.join(authorized, account))
+        for account in self.bench.accounts:
+            names = [name for name, owner in zip((CLIENT, OTHER_CLIENT), self.bench.accounts) if owner == account]
+            with open(os.path.join(authorized, account), "w") as f:
+                f.writelines(self.bench.public_keys(name)[0] + "\n" for name in names)
         config = self.bench.path("sshd_config")
         with open(config, "w") as f:
             f.write(f"""ListenAddress 127.0.0.1
@@ -208,6 +208,9 @@ listen bench
         return super().load(mode, listen_port=self.target, **options)
 
 
+SERVERS = {"relayd": Relayd, "sshd": Sshd, "haproxy": Haproxy, "openssl": None}  # none: nothing to start
+
+
 # ---- Accounts for sshd
 
 
@@ -222,23 +225,29 @@ def remove_stale_accounts():
             _userdel(entry.pw_name)
 
 
-def add_account(number):
+@contextlib.contextmanager
+def account(number):
+    """An account for this run; gives its name."""
     name = f"relaybench{os.getpid()}-{number}"
-    done = subprocess.run(["useradd", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin",
-                           "--comment", f"{ACCOUNT_COMMENT} {os.getpid()}", name], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Failed(f"useradd {name}: {done.stderr.strip()}")
-    return name
+    try:
+        done = subprocess.run(["useradd", "--no-create-home", "--home-dir", "/nonexistent", "--shell",
+                               "/usr/sbin/nologin", "--comment", f"{ACCOUNT_COMMENT} {os.getpid()}", name],
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failed(f"useradd {name}: {done.stderr.strip()}")
+        yield name
+    finally:
+        _remove_account(name)
 
 
-def remove_account(name):
+def _remove_account(name):
     """userdel refuses while a process of the account is left."""
-    uid = pwd.getpwnam(name).pw_uid
-
-    def alone():
-        return not any(_owner(pid) == uid for pid in os.listdir("/proc") if pid.isdigit())
-
-    until(alone, 10, lambda: f"processes of {name} are still there")
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return
+    until(lambda: not any(_owner(pid) == uid for pid in os.listdir("/proc") if pid.isdigit()), 10,
+          lambda: f"processes of {name} are still there")
     _userdel(name)
 
 
