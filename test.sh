@@ -67,7 +67,7 @@ build() {
 	mkdir -p "$build"
 	: >"$log"
 	prepare "$log" configure
-	prepare "$log" make -C "$build" -j "$(nproc)"
+	prepare "$log" make -C "$build" -j "$(nproc)" all tests/bench/load
 	[ $only_e2e = 1 ] || prepare "$log" make -C "$build" -j "$(nproc)" check TESTS=
 }
 
