@@ -23,6 +23,7 @@ class Bench:
         self.loader = os.path.join(build, "tests", "bench", "load")
         self.sshd, self.haproxy = find("sshd"), find("haproxy")
         self.loads = 0
+        self.load_before = os.getloadavg()[0]
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -56,7 +57,7 @@ class Bench:
     def prepare(self):
         """What is not measured: keys, and relayd's registry."""
         self.make_keys(servers.FLEET, self.plan.relayd_fleets[-1])
-        for name in (servers.CLIENT, servers.OTHER_DEVICE, servers.OTHER_CLIENT):
+        for name in (servers.FIRST, servers.CLIENT, servers.OTHER_DEVICE, servers.OTHER_CLIENT):
             self.make_keys(name, 1)
         with servers.Relayd(self) as relayd:
             relayd.register(self.plan.relayd_fleets[-1])

@@ -21,7 +21,7 @@ class Plan:
     """How much of everything."""
     name: str
     rounds: int
-    relayd_fleets: tuple  # numbers of devices; the last one is the cold start
+    relayd_fleets: tuple  # numbers of devices; the last one is that of the cold start
     sshd_fleet: int
     seconds: float        # of a measurement that lasts a fixed time
     warm_up: float
@@ -38,10 +38,10 @@ QUICK = Plan("quick", 1, (100, 500, 2000), 100, 1, 0.3, 2, GIB // 4, directions=
 
 def fleet(bench, make, record):
     """Devices that log in at once and stay: time, CPU, memory, descriptors, and CPU while nothing happens. One other
-    device is there before them: what the first session brings into memory once is not a device's share."""
+    device is there before them: what the first session costs once is not a device's share."""
     fleets = bench.plan.relayd_fleets if make.name == "relayd" else (bench.plan.sshd_fleet,)
     for count in fleets:
-        with make(bench) as server, server.load("idle", count=1, **server.one_more()) as first:
+        with make(bench) as server, server.load("idle", count=1, **server.first()) as first:
             first.measure()
             with server.load("idle", count=count, spread=True, **server.fleet()) as load:
                 empty = server.read()
@@ -58,6 +58,13 @@ def fleet(bench, make, record):
                     time.sleep(bench.plan.idle_seconds)
                     used = cpu_seconds(server.process.pid) - before
                     record(("idle_cpu_percent", count), 100 * used / (time.monotonic() - began))
+
+
+def cold(bench, make, record):
+    """The largest fleet, all at once, to a server that has just started."""
+    with make(bench) as server, \
+            server.load("idle", count=bench.plan.relayd_fleets[-1], spread=True, **server.fleet()) as load:
+        record("cold_seconds", load.measure()["seconds"])
 
 
 def login(bench, make, record):
@@ -173,6 +180,7 @@ def cipher_cost(bench, _, record):
 # name: (what it does, servers)
 GROUPS = {
     "fleet": (fleet, ("relayd", "sshd")),
+    "cold": (cold, ("relayd",)),
     "login": (login, ("relayd", "sshd")),
     "open": (opens, ("relayd", "sshd")),
     "echo": (echo, ("relayd", "sshd")),

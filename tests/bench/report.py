@@ -67,6 +67,7 @@ def facts(bench, top, rounds):
         ("OpenSSH", output("ssh", "-V")),
         ("HAProxy", output(bench.haproxy, "-v").removeprefix("HAProxy version ").partition(" ")[0]),
         ("rounds", str(rounds)),
+        ("runnable processes before the run", f"{bench.load_before:.1f} (average of the last minute)"),
     ]
 
 
@@ -81,10 +82,12 @@ median over sshd's. All figures are of one run, whose command, defaults and bina
 * **sshd** is the system's, as root with separated privileges and PAM as packaged, for an account made for the run, with
   `MaxStartups` and `MaxSessions` raised. Its `authorized_keys` holds one line, the quickest look-up there is; relayd looks
   each key up among all that are registered. A device's `-R` is there a TCP port on loopback, which sshd itself connects to.
+  sshd sets `TCP_NODELAY` for a connection only when a shell or a command runs on it; without (`-N`) an answer may wait until
+  an earlier one is acknowledged, which can take 40 ms. Opens side by side suffer from that, single round trips do not.
 * **Equal for both**: curve25519-sha256, ed25519 host and user keys, aes128-gcm@openssh.com (chacha20-poly1305@openssh.com where
   named), the load generator (`tests/bench/load`, on libssh's client side), the limit of open files.
 * **CPU** is that of all processes of the server, the ended ones too, until it is calm again. **Memory** is the growth of their
-  PSS (`smaps_rollup`) from one idle session to that one and N more, over N. **ratio** beside *flat* goals is of two
+  PSS (`smaps_rollup`) from one idle session to that one and N more, over N. Only *from cold* nobody was there before. **ratio** beside *flat* goals is of two
   figures of relayd.
 * **HAProxy** with one thread moves the same bytes without SSH; `openssl speed` says what one pass of the cipher costs. A
   relay must read, decrypt, encrypt and write: HAProxy + twice the cipher is the least that one can hope for.
@@ -105,6 +108,7 @@ def detail_sections(results, plan):
         *((f"PSS per device, {n:,} devices, KiB", ("pss_kib", n)) for n in fleets),
         *((f"descriptors per device, {n:,} devices", ("descriptors", n)) for n in fleets),
         *((f"{n:,} log in and publish at once, s", ("fleet_seconds", n)) for n in fleets),
+        (f"{plan.relayd_fleets[-1]:,} log in and publish at once, from cold, s", "cold_seconds"),
         *((f"CPU per device that logs in and publishes, {n:,} devices, ms", ("fleet_cpu_ms", n)) for n in fleets),
         *((f"CPU with {n:,} idle devices, % of a core", ("idle_cpu_percent", n)) for n in fleets)]
     yield "Logins", "login", [("logins per second, 16 at a time", "logins_per_second"),

@@ -6,13 +6,14 @@ import json
 import os
 import pwd
 import random
+import signal
 import socket
 import subprocess
 
 from measure import Failed, Process, read, until
 
 CONTROL_CONNECTIONS = 8
-FLEET, CLIENT, OTHER_DEVICE, OTHER_CLIENT = "fleet", "client", "other-device", "other-client"
+FLEET, FIRST, CLIENT, OTHER_DEVICE, OTHER_CLIENT = "fleet", "first", "client", "other-device", "other-client"
 ACCOUNT_COMMENT = "relayd benchmark of process"
 
 
@@ -74,7 +75,7 @@ class Server:
 
 class Relayd(Server):
     """relayd with its defaults, on a registry that Relayd.register() has filled once. It has two tenants:
-    `default` with the fleet and one client, `other` with one device and one client."""
+    `default` with the fleet, one device more and one client; `other` with one device and one client."""
 
     name = "relayd"
 
@@ -86,9 +87,9 @@ class Relayd(Server):
     def fleet(self):
         return {"keys": self.bench.keys(FLEET)}
 
-    def one_more(self):
-        """A device that is not of the fleet."""
-        return {"keys": self.bench.keys(OTHER_DEVICE)}
+    def first(self):
+        """A device of the same tenant that is not of the fleet."""
+        return {"keys": self.bench.keys(FIRST)}
 
     def pair(self, number=0):
         """A device and its client; those of number 1 are another tenant's."""
@@ -113,6 +114,7 @@ class Relayd(Server):
             return f"add-{kind}", tenant, {"name": name, "key": key}
 
         for _ in self._control([("add-tenant", "default", {"name": "other"}),
+                                add("device", "default", "first", keys(FIRST)[0]),
                                 add("client", "default", "person", keys(CLIENT)[0]),
                                 add("device", "other", "machine", keys(OTHER_DEVICE)[0]),
                                 add("client", "other", "person", keys(OTHER_CLIENT)[0])]):
@@ -125,6 +127,12 @@ class Relayd(Server):
 
     def _control(self, requests):
         """The results of (command, tenant, arguments), in order, over one connection."""
+        try:
+            yield from self._exchange(requests)
+        except (OSError, ValueError) as error:
+            raise Failed(f"relayd's control socket: {error}") from None
+
+    def _exchange(self, requests):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(60)
             sock.connect(self.socket)
@@ -171,7 +179,7 @@ MaxSessions 10000
     def fleet(self):
         return {"user": self.bench.accounts[0], "keys": self.bench.keys(CLIENT), "publish": "127.0.0.1:0"}
 
-    one_more = fleet
+    first = fleet
 
     def pair(self, number=0):
         address = f"127.0.0.1:{free_port()}"
@@ -241,18 +249,25 @@ def account(number):
 
 
 def _remove_account(name):
-    """userdel refuses while a process of the account is left."""
+    """userdel refuses while a process of the account is left: what an interrupted run leaves is killed."""
     try:
         uid = pwd.getpwnam(name).pw_uid
     except KeyError:
         return
-    until(lambda: not any(_owner(pid) == uid for pid in os.listdir("/proc") if pid.isdigit()), 10,
-          lambda: f"processes of {name} are still there")
-    _userdel(name)
-
-
-def _owner(pid):
     try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except FileNotFoundError:
-        return None
+        until(lambda: not _kill_all_of(uid), 10, lambda: f"processes of {name} are still there")
+    finally:
+        _userdel(name)
+
+
+def _kill_all_of(uid):
+    """True if there was one."""
+    found = False
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{pid}").st_uid == uid:
+                found = True
+                os.kill(int(pid), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
