@@ -222,15 +222,11 @@ SERVERS = {"relayd": Relayd, "sshd": Sshd, "haproxy": Haproxy, "openssl": None} 
 # ---- Accounts for sshd
 
 
-def _userdel(name):
-    subprocess.run(["userdel", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 def remove_stale_accounts():
     """Those that a killed run has left."""
     for entry in pwd.getpwall():
         if entry.pw_gecos.startswith(ACCOUNT_COMMENT) and not os.path.exists("/proc/" + entry.pw_gecos.split()[-1]):
-            _userdel(entry.pw_name)
+            _remove_account(entry.pw_name)
 
 
 @contextlib.contextmanager
@@ -257,7 +253,7 @@ def _remove_account(name):
     try:
         until(lambda: not _kill_all_of(uid), 10, lambda: f"processes of {name} are still there")
     finally:
-        _userdel(name)
+        subprocess.run(["userdel", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _kill_all_of(uid):
