@@ -88,7 +88,8 @@ def curves(results, title, xlabel, series, bottom):
             values += [results.median(server, (name, n)) for n in measured]
             data = f"$c{number}"
             plots.append((f"{data} << EOD\n" + "\n".join(rows) + "\nEOD\n",
-                          f'{data} using 1:2 with linespoints lw 2 pt 7 ps 0.7 lc rgb "{colour}" title {quoted(label)}, '
+                          f'{data} using 1:2 with linespoints lw 2 pt 7 ps 0.7 lc rgb "{colour}" '
+                          f'title {quoted(label)}, '
                           f'{data} using 1:2:3 with labels offset 0,0.9 font ",11" textcolor rgb "#333333" notitle'))
     if not plots:
         return ""
@@ -122,7 +123,8 @@ def fleet(results, plan):
 
 
 def pair_of(names):
-    return [("relayd", RELAYD, [("relayd", name) for name in names]), ("sshd", SSHD, [("sshd", name) for name in names])]
+    return [(server, colour, [(server, name) for name in names])
+            for server, colour in (("relayd", RELAYD), ("sshd", SSHD))]
 
 
 def login(results, plan):

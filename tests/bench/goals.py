@@ -39,9 +39,9 @@ def unit(value, name):
 
 
 def compare(what, goal, relayd, sshd, name, met):
-    """met: a verdict, or a function of relayd / sshd."""
+    """met: a function of relayd / sshd, which may be None."""
     times = ratio(relayd, sshd)
-    return Goal(what, goal, unit(relayd, name), unit(sshd, name), ratio_text(times), met(times) if callable(met) else met)
+    return Goal(what, goal, unit(relayd, name), unit(sshd, name), ratio_text(times), met(times))
 
 
 def flat(what, results, name, few, many, unit_name):
@@ -53,7 +53,7 @@ def flat(what, results, name, few, many, unit_name):
 
 
 def goals(results, plan):
-    return [*fleet_goals(results, plan), *rate_goals(results, plan), *latency_goals(results, plan), *bulk_goals(results, plan)]
+    return [goal for some in (fleet_goals, rate_goals, latency_goals, bulk_goals) for goal in some(results, plan)]
 
 
 def fleet_goals(results, plan):

@@ -66,7 +66,7 @@ def facts(bench, top, rounds):
         ("OpenSSL", output("openssl", "version").removeprefix("OpenSSL ").partition(" (")[0]),
         ("OpenSSH", output("ssh", "-V")),
         ("HAProxy", output(bench.haproxy, "-v").removeprefix("HAProxy version ").partition(" ")[0]),
-        ("rounds", str(rounds)),
+        ("rounds", f"{rounds}, {bench.plan.name} size"),
         ("runnable processes before the run", f"{bench.load_before:.1f} (average of the last minute)"),
     ]
 
@@ -74,23 +74,27 @@ def facts(bench, top, rounds):
 # ---- The document
 
 
-METHOD = """`make bench` starts each server anew on loopback for each measurement, relayd and sshd in turn, and repeats all of
-it for three rounds. A figure is the median of the rounds, with the lowest and the highest in parentheses; a ratio is relayd's
-median over sshd's. All figures are of one run, whose command, defaults and binary are those that `make install` installs.
+METHOD = """\
+`make bench` starts each server anew on loopback for each group of measurements, relayd and sshd in turn, and does
+all of it several times. A figure is the median of the rounds, with the lowest and the highest in parentheses; a
+ratio is relayd's median over sshd's. All figures are of one run, whose command, defaults and binary are those that
+`make install` installs.
 
 * **relayd** runs in its default configuration: only its address, its folder, its socket and its user are given.
-* **sshd** is the system's, as root with separated privileges and PAM as packaged, for an account made for the run, with
-  `MaxStartups` and `MaxSessions` raised. Its `authorized_keys` holds one line, the quickest look-up there is; relayd looks
-  each key up among all that are registered. A device's `-R` is there a TCP port on loopback, which sshd itself connects to.
-  sshd sets `TCP_NODELAY` for a connection only when a shell or a command runs on it; without (`-N`) an answer may wait until
-  an earlier one is acknowledged, which can take 40 ms. Opens side by side suffer from that, single round trips do not.
-* **Equal for both**: curve25519-sha256, ed25519 host and user keys, aes128-gcm@openssh.com (chacha20-poly1305@openssh.com where
-  named), the load generator (`tests/bench/load`, on libssh's client side), the limit of open files.
-* **CPU** is that of all processes of the server, the ended ones too, until it is calm again. **Memory** is the growth of their
-  PSS (`smaps_rollup`) from one idle session to that one and N more, over N. Only *from cold* nobody was there before. **ratio** beside *flat* goals is of two
-  figures of relayd.
-* **HAProxy** with one thread moves the same bytes without SSH; `openssl speed` says what one pass of the cipher costs. A
-  relay must read, decrypt, encrypt and write: HAProxy + twice the cipher is the least that one can hope for.
+* **sshd** is the system's, as root with separated privileges and PAM as packaged, for an account made for the run,
+  with `MaxStartups` and `MaxSessions` raised. Its `authorized_keys` holds one line, the quickest look-up there is;
+  relayd looks each key up among all that are registered. A device's `-R` is there a TCP port on loopback, which sshd
+  itself connects to. sshd sets `TCP_NODELAY` for a connection only when a shell or a command runs on it; without
+  (`-N`) an answer may wait until an earlier one is acknowledged, which can take 40 ms. Opens side by side suffer from
+  that, single round trips do not.
+* **Equal for both**: curve25519-sha256, ed25519 host and user keys, aes128-gcm@openssh.com
+  (chacha20-poly1305@openssh.com where named), the load generator (`tests/bench/load`, on libssh's client side; fleets
+  come from many addresses), the limit of open files.
+* **CPU** is that of all processes of the server, the ended ones too, until it is calm again. **Memory** is the growth
+  of their PSS (`smaps_rollup`) from one idle session to that one and N more, over N. Only *from cold* nobody was
+  there before. **ratio** beside *flat* goals is of two figures of relayd.
+* **HAProxy** with one thread moves the same bytes without SSH; `openssl speed` says what one pass of the cipher
+  costs. A relay must read, decrypt, encrypt and write: HAProxy + twice the cipher is the least that one can hope for.
 * *up* is from the client to the device, *down* from the device to the client.
 """
 
@@ -163,7 +167,7 @@ def document(path, results, plan, machine):
     missed = sum(goal.met is False for goal in goals(results, plan))
     return "\n".join([
         "# Benchmarks\n",
-        "Written by `make bench`; run it to repeat them (it needs root, and what `scripts/deps.sh --bench` installs).\n",
+        "Written by `make bench`, which needs root and what `scripts/deps.sh --bench` installs.\n",
         markdown([("", ""), *machine]),
         "## Goals\n",
         f"{missed or 'None'} of them {'is' if missed == 1 else 'are'} missed.\n",
