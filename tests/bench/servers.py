@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -32,12 +33,6 @@ def free_port():
     raise Failed("no free TCP port on 127.0.0.1")
 
 
-def is_listening(port):
-    """Without a connection, which the server would have to serve."""
-    with open("/proc/net/tcp") as f:
-        return any(f":{port:04X} 00000000:0000 0A " in line for line in f)
-
-
 class Server:
     """A running server: with Server(bench) as server. Subclasses start self.process and know who may log in."""
 
@@ -60,7 +55,9 @@ class Server:
             self.process.stop()
 
     def is_ready(self):
-        return is_listening(self.port)
+        """It says so: it listens before it can serve, and a connection to find out would have to be served."""
+        with open(self.process.log) as f:
+            return re.search(self.ready, f.read(), re.M)
 
     def spawn(self, argv):
         self.process = Process(argv, self.bench.path(f"{self.name}.log"), stdin=subprocess.DEVNULL,
@@ -77,7 +74,7 @@ class Relayd(Server):
     """relayd with its defaults, on a registry that Relayd.register() has filled once. It has two tenants:
     `default` with the fleet, one device more and one client; `other` with one device and one client."""
 
-    name = "relayd"
+    name, ready = "relayd", " ready$"
 
     def start(self):
         self.socket = self.bench.path("control.sock")
@@ -150,7 +147,7 @@ class Sshd(Server):
     """The system's own sshd, as root, so that its privileges are separated as packaged. Each of two accounts has
     one authorized key, the shortest look-up that sshd can have."""
 
-    name = "sshd"
+    name, ready = "sshd", "^Server listening on "
 
     def start(self):
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # a compiled-in need, which its unit file makes
@@ -211,6 +208,11 @@ listen bench
     server target 127.0.0.1:{self.target}
 """)
         self.spawn([self.bench.haproxy, "-db", "-f", config])
+
+    def is_ready(self):
+        """It says nothing, and would pass a connection on to the load."""
+        with open("/proc/net/tcp") as f:
+            return any(f":{self.port:04X} 00000000:0000 0A " in line for line in f)
 
     def load(self, mode, **options):
         return super().load(mode, listen_port=self.target, **options)
