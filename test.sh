@@ -68,7 +68,7 @@ build() {
 	mkdir -p "$build"
 	: >"$log"
 	prepare "$log" configure
-	prepare "$log" make -C "$build" -j "$(nproc)"
+	prepare "$log" make -C "$build" -j "$(nproc)" all tests/bench/load
 	prepare "$log" make -C "$build" -j "$(nproc)" check TESTS=
 }
 

@@ -4,6 +4,7 @@
 #
 #   scripts/deps.sh                    what building needs
 #   scripts/deps.sh --test             and what the tests need (openssh-server among it)
+#   scripts/deps.sh --bench            and what the benchmarks need (openssh-server, HAProxy, gnuplot)
 #   scripts/deps.sh --sanitize FLAVOUR builds deps/libssh-FLAVOUR too; FLAVOUR: address, undefined, thread
 #
 # LIBSSH_SOURCE=FILE.tar.xz or FOLDER: libssh's source, for systems that cannot fetch Debian's.
@@ -16,6 +17,7 @@ build_packages=(build-essential autoconf automake autoconf-archive pkg-config
 libssh_packages=(cmake dpkg-dev patch xz-utils util-linux debian-archive-keyring)
 test_packages=(libcriterion-dev openssh-server openssh-client dropbear-bin python3 python3-pytest
 	python3-pytest-xdist python3-paramiko autossh curl sqlite3 iproute2 procps clang-format mandoc)
+bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3)
 
 oldest=0.12.2 # older ones accept forged packets, among other things
 tested=0.12   # the series that the tests run with
@@ -284,6 +286,7 @@ flavours=(plain)
 while [ $# -gt 0 ]; do
 	case $1 in
 	--test) packages+=("${test_packages[@]}") ;;
+	--bench) packages+=("${bench_packages[@]}") ;;
 	--sanitize)
 		case ${2:-} in
 		address | undefined | thread) flavours+=("$2") ;;

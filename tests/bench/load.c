@@ -149,33 +149,32 @@ static void write_keys(void)
         die("%s: %s", options.out, strerror(errno));
 }
 
-static char *read_all(const char *path)
+/* The next PEM of a file; false if there is none, or none that fits. */
+static bool read_pem(FILE *file, char *pem, size_t size)
 {
-    FILE *file = fopen(path, "r");
-    char *text = NULL;
-    size_t len;
-    if (file == NULL || getdelim(&text, &len, '\0', file) < 0)
-        die("%s: %s", path, strerror(errno));
-    fclose(file);
-    return text;
+    size_t len = 0;
+    while (len + 1 < size && fgets(pem + len, (int)(size - len), file) != NULL) {
+        if (strncmp(pem + len, "-----END", 8) == 0)
+            return true;
+        len += strlen(pem + len);
+    }
+    return false;
 }
 
 /* Up to `most` of the private keys in a file, one PEM after the other. */
 static ssh_key *read_keys(const char *path, unsigned most, unsigned *n)
 {
-    static const char begin[] = "-----BEGIN";
+    char pem[4096];
     if (path == NULL)
         die("--keys and --client-keys name files with private keys");
-    char *text = read_all(path), *pem, *next;
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        die("%s: %s", path, strerror(errno));
     ssh_key *keys = calloc(most, sizeof(*keys));
-    for (*n = 0, pem = strstr(text, begin); pem != NULL && *n < most; pem = next, (*n)++) {
-        char *rest = strstr(pem + 1, begin);
-        next = rest != NULL ? strdup(rest) : NULL;
-        if (rest != NULL)
-            *rest = '\0';
+    for (*n = 0; *n < most && read_pem(file, pem, sizeof(pem)); (*n)++)
         if (ssh_pki_import_privkey_base64(pem, NULL, NULL, NULL, &keys[*n]) != SSH_OK)
             die("%s: not a private key", path);
-    }
+    fclose(file);
     if (*n == 0)
         die("%s: no private key", path);
     return keys;
