@@ -75,6 +75,12 @@ static uint64_t suffix_factor(const char *suffix)
     return letter != NULL && suffix[1] == '\0' ? UINT64_C(1) << (10 * ((letter - letters) / 2 + 1)) : 0;
 }
 
+/* At 0 bytes a second nothing would ever move again, not even a close. */
+static bool is_valid(enum limit limit, uint64_t value)
+{
+    return value == LIMIT_NONE || (value <= LIMIT_MAX && (value > 0 || rows[limit].unit != BYTE_RATE));
+}
+
 const char *limit_parse(enum limit limit, const char *text, uint64_t *value)
 {
     enum unit unit = rows[limit].unit;
@@ -84,12 +90,18 @@ const char *limit_parse(enum limit limit, const char *text, uint64_t *value)
         return NULL;
     const char *rest = parse_digits(text, value);
     uint64_t factor = rest == NULL ? 0 : bytes ? suffix_factor(rest) : *rest == '\0';
-    /* At 0 bytes a second nothing would ever move again, not even a close. */
-    if (factor > 0 && *value <= LIMIT_MAX / factor && (*value > 0 || unit != BYTE_RATE)) {
+    if (factor > 0 && *value <= LIMIT_MAX / factor && is_valid(limit, *value * factor)) {
         *value *= factor;
         return NULL;
     }
     return !bytes          ? "a whole number, none or default"
            : unit == BYTES ? "a size such as 65536, 512K, 16M or 1G, none or default"
                            : "bytes a second such as 65536, 512K or 16M, more than 0, or none or default";
+}
+
+void limits_set(struct limits *limits, const char *name, int64_t value)
+{
+    enum limit limit = limit_find(name);
+    if (limit < LIMIT_COUNT && is_valid(limit, value == -1 ? LIMIT_NONE : (uint64_t)value))
+        limits->value[limit] = value == -1 ? LIMIT_NONE : (uint64_t)value;
 }

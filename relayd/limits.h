@@ -37,6 +37,9 @@ const char *limit_names(void);            /* all of them, for people */
 const char *limit_parse(enum limit limit, const char *text, uint64_t *value)
     __attribute__((warn_unused_result));
 
+/* Puts in what is stored: -1 is none. What makes no sense is left out, as one that came from elsewhere. */
+void limits_set(struct limits *limits, const char *name, int64_t value);
+
 /* ---- Fixed: what libssh leaves to us to bound (docs/DESIGN.md, "libssh") ---- */
 
 /* Of one session. */

@@ -137,6 +137,13 @@ static void apply_removed_tenant(struct request *request, struct tenant *tenant)
         revoke_session(request, session);
 }
 
+static void tell_closed(struct request *request)
+{
+    json_object_set_new(request->result, "closed",
+                        json_pack("{s:i, s:i}", "sessions", (int)request->closed_sessions, "bridges",
+                                  (int)request->closed_bridges));
+}
+
 int live_apply(struct loop *loop, struct request *request)
 {
     struct tenant *tenant = tenant_of(loop, request);
@@ -153,9 +160,26 @@ int live_apply(struct loop *loop, struct request *request)
         if (removed)
             tenant_free(loop, tenant);
     }
-    json_object_set_new(request->result, "closed",
-                        json_pack("{s:i, s:i}", "sessions", (int)request->closed_sessions, "bridges",
-                                  (int)request->closed_bridges));
+    tell_closed(request);
+    return 0;
+}
+
+/* Nothing that is there is cut: a lowered limit only refuses what is new. */
+int live_limit(struct loop *loop, struct request *request)
+{
+    struct tenant *tenant = tenant_of(loop, request);
+    int rc = 0;
+    if (tenant != NULL && request->changed && request->principal_id == 0) {
+        rc = tenant_refresh_limits(loop, tenant);
+    } else if (tenant != NULL && request->changed) {
+        struct principal *principal = principal_find(tenant, request->principal_id);
+        rc = principal != NULL ? principal_refresh_limits(loop, principal) : 0;
+    }
+    if (rc != 0)
+        return fail(&request->failure, REASON_durable_not_applied, "%s: %s",
+                    reason_sentence(REASON_durable_not_applied),
+                    reason_sentence(REASON_registry_unavailable));
+    tell_closed(request);
     return 0;
 }
 
@@ -387,8 +411,51 @@ int live_list_principals(struct loop *loop, struct request *request)
     return 0;
 }
 
+static json_t *limit_value(uint64_t value)
+{
+    return value == LIMIT_NONE ? json_null() : json_integer((json_int_t)value);
+}
+
+/* The limits with what is used of them. stored: those that were set; account: NULL if nobody is here. */
+static json_t *limit_rows(const struct loop *loop, const json_t *stored, const struct limits *defaults,
+                          const struct account *account)
+{
+    struct limits limits = *defaults;
+    json_t *rows = json_array(), *row;
+    size_t i;
+    json_array_foreach(stored, i, row) {
+        const json_t *value = json_object_get(row, "value");
+        limits_set(&limits, json_string_value(json_object_get(row, "name")),
+                   json_is_integer(value) ? json_integer_value(value) : -1);
+    }
+    for (enum limit limit = 0; limit < LIMIT_COUNT; limit++) {
+        uint64_t used = account != NULL ? account_used(account, limit, loop->now) : 0;
+        json_array_append_new(rows,
+                              json_pack("{s:s, s:o, s:I, s:o, s:s}", "limit", limit_name(limit), "value",
+                                        limit_value(limits.value[limit]), "used", (json_int_t)used, "default",
+                                        limit_value(defaults->value[limit]), "unit", limit_unit(limit)));
+    }
+    return rows;
+}
+
+static int show_tenant(struct loop *loop, struct request *request)
+{
+    const struct tenant *tenant = tenant_of(loop, request);
+    const json_t *stored = json_object_get(request->result, "limits");
+    json_object_set_new(
+        request->result, "limits",
+        limit_rows(loop, stored, &limits_of_tenant, tenant != NULL ? &tenant->account : NULL));
+    return 0;
+}
+
 int live_show(struct loop *loop, struct request *request)
 {
+    if (request->principal_id == 0)
+        return show_tenant(loop, request);
+    const struct tenant *tenant = tenant_of(loop, request);
+    const struct principal *principal = tenant != NULL ? principal_find(tenant, request->principal_id) : NULL;
+    json_t *limits = limit_rows(loop, json_object_get(request->result, "limits"), &limits_of_principal,
+                                principal != NULL ? &principal->account : NULL);
     json_t *rows = json_array();
     const char *name = json_string_value(json_object_get(request->result, "name"));
     json_array_append(rows, request->result);
@@ -397,7 +464,8 @@ int live_show(struct loop *loop, struct request *request)
                                            name);
     json_object_set_new(request->result, "endpoints", endpoints);
     json_t *shown = in_order(request->result);
-    json_object_set_new(shown, "sessions", list_sessions(tenant_of(loop, request), name));
+    json_object_set_new(shown, "sessions", list_sessions(tenant, name));
+    json_object_set_new(shown, "limits", limits);
     json_decref(rows);
     json_decref(request->result);
     request->result = shown;

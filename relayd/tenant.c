@@ -43,6 +43,30 @@ static int load_owners(struct loop *loop, struct tenant *tenant)
     return rc;
 }
 
+/* principal_id 0: those of the tenant itself. */
+static int load_limits(struct loop *loop, int64_t tenant_id, int64_t principal_id, struct account *account)
+{
+    int rc;
+    struct limits limits = principal_id == 0 ? limits_of_tenant : limits_of_principal;
+    struct query *query = store_query(loop->store, SQL_get_limits, "ii", tenant_id, principal_id);
+    while ((rc = query_next(query)) > 0)
+        limits_set(&limits, query_text(query, 0), query_int(query, 1));
+    query_end(query);
+    if (rc == 0)
+        account_set_limits(account, &limits, loop->now);
+    return rc;
+}
+
+int tenant_refresh_limits(struct loop *loop, struct tenant *tenant)
+{
+    return load_limits(loop, tenant->id, 0, &tenant->account);
+}
+
+int principal_refresh_limits(struct loop *loop, struct principal *principal)
+{
+    return load_limits(loop, principal->tenant->id, principal->id, &principal->account);
+}
+
 struct tenant *tenant_find(const struct loop *loop, int64_t id)
 {
     struct tenant *tenant;
@@ -62,8 +86,10 @@ struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
     tenant->name = strdup(name);
     tenant->directory = directory_new();
     if (tenant->name == NULL || tenant->directory == NULL || load_devices(loop, tenant) != 0 ||
-        load_owners(loop, tenant) != 0)
+        load_owners(loop, tenant) != 0 || tenant_refresh_limits(loop, tenant) != 0)
         goto fail;
+    tenant->account.kind = "tenant";
+    tenant->account.name = tenant->name;
     HASH_ADD(hh, loop->tenants, id, sizeof(tenant->id), tenant);
     if (tenant->hh.tbl != NULL)
         return tenant;
@@ -165,6 +191,13 @@ struct principal *principal_find(const struct tenant *tenant, int64_t id)
     return principal;
 }
 
+/* The account borrows the name. */
+static void name_account(struct principal *principal)
+{
+    principal->account.kind = principal_kind_name(principal);
+    principal->account.name = principal->name;
+}
+
 struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id)
 {
     struct principal *principal = principal_find(tenant, id);
@@ -173,13 +206,15 @@ struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, in
         if (principal == NULL)
             return NULL;
         principal->tenant = tenant;
-        if (read_principal(loop, tenant, id, principal) <= 0 || watch_expiry(loop, principal) != 0)
+        if (read_principal(loop, tenant, id, principal) <= 0 || watch_expiry(loop, principal) != 0 ||
+            principal_refresh_limits(loop, principal) != 0)
             goto fail;
+        name_account(principal);
         HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
         if (principal->hh.tbl == NULL)
             goto fail;
     }
-    principal->nsessions++;
+    principal->nusers++;
     if (!has_expired(principal))
         return principal;
     principal_release(tenant, principal);
@@ -190,9 +225,15 @@ fail:
     return NULL;
 }
 
+struct principal *principal_hold(struct principal *principal)
+{
+    principal->nusers++;
+    return principal;
+}
+
 void principal_release(struct tenant *tenant, struct principal *principal)
 {
-    if (--principal->nsessions > 0)
+    if (--principal->nusers > 0)
         return;
     HASH_DEL(tenant->principals, principal);
     clear(principal);
@@ -214,6 +255,7 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
     principal->name = fresh.name;
     principal->expires = fresh.expires;
     principal->rules = fresh.rules;
+    name_account(principal);
     return watch_expiry(loop, principal) == 0 ? 1 : -1;
 }
 

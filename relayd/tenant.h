@@ -1,6 +1,7 @@
 #ifndef RELAYD_TENANT_H
 #define RELAYD_TENANT_H
 
+#include "relayd/account.h"
 #include "relayd/directory.h"
 #include "relayd/hash.h"
 #include "relayd/loop.h"
@@ -20,7 +21,8 @@ struct principal {
     char *name;      /* owned */
     int64_t expires; /* UNIX seconds; 0: never */
     struct rules rules;
-    unsigned nsessions; /* it is freed with the last */
+    struct account account;
+    unsigned nusers; /* sessions and connects; it is freed with the last */
     struct tenant *tenant;
     struct event *expiry; /* closes its sessions when it expires; NULL if it never does */
     UT_hash_handle hh;
@@ -33,6 +35,7 @@ struct tenant {
     struct principal *principals; /* hash by id */
     struct session *sessions;
     struct connect *connects; /* opening and bridged */
+    struct account account;
     unsigned nbridges;
     UT_hash_handle hh;
 };
@@ -53,6 +56,9 @@ void tenant_free(struct loop *loop, struct tenant *tenant);
 struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id);
 void principal_release(struct tenant *tenant, struct principal *principal);
 
+/* For whoever outlives the session that acquired it; given back in the same way. */
+struct principal *principal_hold(struct principal *principal);
+
 /* Reads a principal that is loaded again after a change. 1: done; 0: it is no more (removed or
  * expired); -1: the registry cannot be read. */
 int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal);
@@ -60,6 +66,10 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
 const char *principal_kind_name(const struct principal *principal); /* "device" or "client" */
 
 struct principal *principal_find(const struct tenant *tenant, int64_t id);
+
+/* Read the limits again after a change. -1: the registry cannot be read, and the old ones stay. */
+int tenant_refresh_limits(struct loop *loop, struct tenant *tenant);
+int principal_refresh_limits(struct loop *loop, struct principal *principal);
 
 /* Reads the device of that id, or the owner of that name, into the directory again. -1 on error. */
 int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAIL_BUDGET 64 /* mails a pass */
@@ -217,12 +218,20 @@ static bool is_done(const struct worker *worker)
     return worker->stopping && atomic_load(&posted) == 0 && session_live() == 0;
 }
 
+static int64_t now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 static void *run(void *arg)
 {
     struct worker *worker = arg;
     bool busy = false;
     do {
         event_base_loop(worker->loop.base, EVLOOP_ONCE | (busy ? EVLOOP_NONBLOCK : 0));
+        worker->loop.now = now_us();
         receive_mail(worker);
         busy = serve_pass(&worker->loop);
     } while (!is_done(worker));

@@ -54,6 +54,21 @@ Test(limits, what_is_too_much)
     expect_refused(LIMIT_held, "18446744073709551615K");
 }
 
+Test(limits, what_is_stored_and_makes_no_sense_is_left_out)
+{
+    struct limits limits = limits_of_principal;
+    limits_set(&limits, "bridges", 5);
+    cr_expect_eq(limits.value[LIMIT_bridges], 5);
+    limits_set(&limits, "bridges", -1);
+    cr_expect_eq(limits.value[LIMIT_bridges], LIMIT_NONE);
+    limits_set(&limits, "sessions", -2);
+    limits_set(&limits, "endpoints", INT64_MAX);
+    limits_set(&limits, "bytes-up", 0);
+    limits_set(&limits, "of another relayd", 7);
+    limits.value[LIMIT_bridges] = limits_of_principal.value[LIMIT_bridges];
+    cr_expect_arr_eq(&limits, &limits_of_principal, sizeof(limits));
+}
+
 Test(limits, rows_find_themselves)
 {
     for (enum limit limit = 0; limit < LIMIT_COUNT; limit++) {
