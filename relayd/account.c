@@ -1,6 +1,7 @@
 #include "relayd/account.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 #define PORTIONS 16u       /* of a second */
 #define PORTION_MAX 65536u /* bytes of one write */
@@ -25,6 +26,18 @@ uint64_t account_used(const struct account *account, enum limit limit, int64_t n
 {
     return limit < LIMIT_opens ? account->used[limit]
                                : rate_measured(&account->rates[limit - LIMIT_opens], now);
+}
+
+void account_describe(const struct account *account, enum limit limit, char text[ACCOUNT_TEXT_SIZE])
+{
+    unsigned long long value = account->limits.value[limit];
+    const char *whose = account->kind, *name = account->name;
+    if (limit >= LIMIT_opens)
+        snprintf(text, ACCOUNT_TEXT_SIZE, "%s of %s %s: %llu %s", limit_name(limit), whose, name, value,
+                 limit_unit(limit));
+    else
+        snprintf(text, ACCOUNT_TEXT_SIZE, "%s of %s %s: %llu of %llu", limit_name(limit), whose, name,
+                 (unsigned long long)account->used[limit], value);
 }
 
 void accounts_add(struct accounts *accounts, struct account *account)

@@ -31,6 +31,10 @@ void account_set_limits(struct account *account, const struct limits *limits, in
 /* How much of it is used: for a rate, in the last second. */
 uint64_t account_used(const struct account *account, enum limit limit, int64_t now);
 
+/* "bridges of client alice: 5 of 5", for the log. */
+#define ACCOUNT_TEXT_SIZE 320
+void account_describe(const struct account *account, enum limit limit, char text[ACCOUNT_TEXT_SIZE]);
+
 void accounts_add(struct accounts *accounts, struct account *account);
 
 /* The first that has no room for one more (for LIMIT_held: none for any byte more); NULL: all have. */
