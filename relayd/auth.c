@@ -173,7 +173,7 @@ static enum reason enter(struct session *session, const struct identity *identit
     if (principal == NULL)
         return REASON_revoked;
     if (!make_room(session, principal)) {
-        principal_release(tenant, principal);
+        principal_release(principal);
         return REASON_too_many_sessions;
     }
     session->key_id = identity->key_id;

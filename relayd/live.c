@@ -43,28 +43,14 @@ static void revoke_session(struct request *request, struct session *session)
     request->closed_sessions++;
 }
 
-/* What a client has left behind when it went still needs its right. */
-static bool may_have_left(struct loop *loop, const struct request *request, const struct connect *connect)
-{
-    if (connect->client != NULL || connect->client_principal != request->principal_id)
-        return true;
-    struct principal *principal = principal_acquire(loop, connect->tenant, connect->client_principal);
-    if (principal == NULL)
-        return false;
-    bool allowed = principal->kind == PRINCIPAL_CLIENT &&
-                   rules_allow(&principal->rules, connect->name, connect->port);
-    principal_release(connect->tenant, principal);
-    return allowed;
-}
-
 /* Closes the bridges that the change makes illegal and counts those that fall with their sessions. */
-static void cut_bridges(struct loop *loop, struct request *request, struct tenant *tenant)
+static void cut_bridges(struct request *request, struct tenant *tenant)
 {
     struct connect *connect, *next;
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
         bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
                     (connect->device != NULL && connect->device->state == SESSION_DEAD);
-        bool allowed = lost || (connect_still_allowed(connect) && may_have_left(loop, request, connect));
+        bool allowed = lost || connect_still_allowed(connect);
         request->closed_bridges += (lost || !allowed) && connect->state == CONNECT_BRIDGED;
         if (!allowed)
             connect_close(connect, REASON_revoked);
@@ -155,7 +141,7 @@ int live_apply(struct loop *loop, struct request *request)
             apply_owner(loop, request, tenant);
         else
             apply_principal(loop, request, tenant);
-        cut_bridges(loop, request, tenant);
+        cut_bridges(request, tenant);
         serve_reap(loop);
         if (removed)
             tenant_free(loop, tenant);
@@ -179,6 +165,8 @@ int live_limit(struct loop *loop, struct request *request)
         return fail(&request->failure, REASON_durable_not_applied, "%s: %s",
                     reason_sentence(REASON_durable_not_applied),
                     reason_sentence(REASON_registry_unavailable));
+    if (tenant != NULL)
+        connect_repace(tenant);
     tell_closed(request);
     return 0;
 }
@@ -204,7 +192,7 @@ int live_disconnect(struct loop *loop, struct request *request)
             session_close(session, REASON_disconnected, NULL);
             request->closed_sessions++;
         }
-        cut_bridges(loop, request, tenant);
+        cut_bridges(request, tenant);
         serve_reap(loop);
     }
     if (request->closed_sessions == 0)
@@ -261,8 +249,7 @@ static json_t *bridge_object(const struct connect *connect)
                      "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0,
                      "bytes_up", (json_int_t)ends[BRIDGE_CLIENT].bytes, "bytes_down",
                      (json_int_t)ends[BRIDGE_DEVICE].bytes, "held",
-                     (json_int_t)(bridge_queued(&connect->bridge) + ends[0].held + ends[1].held), "since",
-                     time_text(connect->since));
+                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since));
 }
 
 int live_list_bridges(struct loop *loop, struct request *request)

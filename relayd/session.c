@@ -167,7 +167,7 @@ void session_free(struct session *session)
     session_detach(session);
     if (session->tenant != NULL) {
         DL_DELETE2(session->tenant->sessions, session, tenant_prev, tenant_next);
-        principal_release(session->tenant, session->principal);
+        principal_release(session->principal);
     }
     DL_FOREACH_SAFE(session->notes, note, next)
         free(note);

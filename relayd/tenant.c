@@ -198,46 +198,66 @@ static void name_account(struct principal *principal)
     principal->account.name = principal->name;
 }
 
-struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id)
+static struct principal *load_principal(struct loop *loop, struct tenant *tenant, int64_t id)
 {
-    struct principal *principal = principal_find(tenant, id);
-    if (principal == NULL) {
-        principal = calloc(1, sizeof(*principal));
-        if (principal == NULL)
-            return NULL;
-        principal->tenant = tenant;
-        if (read_principal(loop, tenant, id, principal) <= 0 || watch_expiry(loop, principal) != 0 ||
-            principal_refresh_limits(loop, principal) != 0)
-            goto fail;
-        name_account(principal);
-        HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
-        if (principal->hh.tbl == NULL)
-            goto fail;
-    }
-    principal->nusers++;
-    if (!has_expired(principal))
+    struct principal *principal = calloc(1, sizeof(*principal));
+    if (principal == NULL)
+        return NULL;
+    principal->tenant = tenant;
+    if (read_principal(loop, tenant, id, principal) <= 0 || watch_expiry(loop, principal) != 0 ||
+        principal_refresh_limits(loop, principal) != 0)
+        goto fail;
+    name_account(principal);
+    HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
+    if (principal->hh.tbl != NULL)
         return principal;
-    principal_release(tenant, principal);
-    return NULL;
 fail:
     clear(principal);
     free(principal);
     return NULL;
 }
 
+static void free_unused(struct principal *principal)
+{
+    if (principal->nsessions > 0 || principal->nconnects > 0)
+        return;
+    HASH_DEL(principal->tenant->principals, principal);
+    clear(principal);
+    free(principal);
+}
+
+struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id)
+{
+    struct principal *principal = principal_find(tenant, id);
+    if (principal == NULL)
+        principal = load_principal(loop, tenant, id);
+    else if (principal->nsessions == 0 && principal_refresh(loop, tenant, principal) <= 0)
+        return NULL; /* what a bridge has left of it may be out of date */
+    if (principal == NULL)
+        return NULL;
+    principal->nsessions++;
+    if (!has_expired(principal))
+        return principal;
+    principal_release(principal);
+    return NULL;
+}
+
+void principal_release(struct principal *principal)
+{
+    principal->nsessions--;
+    free_unused(principal);
+}
+
 struct principal *principal_hold(struct principal *principal)
 {
-    principal->nusers++;
+    principal->nconnects++;
     return principal;
 }
 
-void principal_release(struct tenant *tenant, struct principal *principal)
+void principal_let_go(struct principal *principal)
 {
-    if (--principal->nusers > 0)
-        return;
-    HASH_DEL(tenant->principals, principal);
-    clear(principal);
-    free(principal);
+    principal->nconnects--;
+    free_unused(principal);
 }
 
 int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal)
@@ -248,6 +268,7 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
         rc = 0;
     if (rc <= 0) {
         clear(&fresh);
+        rules_clear(&principal->rules);
         return rc;
     }
     clear(principal);

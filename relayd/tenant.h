@@ -22,7 +22,7 @@ struct principal {
     int64_t expires; /* UNIX seconds; 0: never */
     struct rules rules;
     struct account account;
-    unsigned nusers; /* sessions and connects; it is freed with the last */
+    unsigned nsessions, nconnects; /* it is freed with the last */
     struct tenant *tenant;
     struct event *expiry; /* closes its sessions when it expires; NULL if it never does */
     UT_hash_handle hh;
@@ -54,13 +54,14 @@ void tenant_free(struct loop *loop, struct tenant *tenant);
 /* The principal, read from the registry if it has no session yet. NULL if it is not there, has
  * expired, or on error. Give it back with principal_release(). */
 struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id);
-void principal_release(struct tenant *tenant, struct principal *principal);
+void principal_release(struct principal *principal);
 
-/* For whoever outlives the session that acquired it; given back in the same way. */
+/* For a connect, which may outlive the sessions. */
 struct principal *principal_hold(struct principal *principal);
+void principal_let_go(struct principal *principal);
 
 /* Reads a principal that is loaded again after a change. 1: done; 0: it is no more (removed or
- * expired); -1: the registry cannot be read. */
+ * expired); -1: the registry cannot be read. Without 1 it may do nothing any more. */
 int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal);
 
 const char *principal_kind_name(const struct principal *principal); /* "device" or "client" */
