@@ -48,10 +48,10 @@ enum limit limit_find(const char *name)
 const char *limit_names(void)
 {
     return
-#define LIMIT(id, name, unit, tenant, principal, help) " " name
+#define LIMIT(id, name, unit, tenant, principal, help) ", " name
 #include "relayd/limits.def"
 #undef LIMIT
-        +1;
+        +2;
 }
 
 /* Reads digits, no more than LIMIT_MAX; returns what stands behind them, NULL if that is no number. */
