@@ -103,6 +103,12 @@ int64_t accounts_pay(struct accounts *accounts, enum limit limit, size_t bytes, 
     return now + longest;
 }
 
+void accounts_refund(struct accounts *accounts, enum limit limit, size_t bytes)
+{
+    for (unsigned i = 0; i < accounts->n; i++)
+        rate_refund(rate_of(accounts->of[i], limit), bytes);
+}
+
 void accounts_count(struct accounts *accounts, enum limit limit, uint64_t amount, int64_t now)
 {
     for (unsigned i = 0; i < accounts->n; i++)

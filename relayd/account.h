@@ -53,6 +53,9 @@ size_t accounts_portion(const struct accounts *accounts, enum limit rate);
 /* Pays for bytes. Returns the time from which on they may go. */
 int64_t accounts_pay(struct accounts *accounts, enum limit rate, size_t bytes, int64_t now);
 
+/* Gives back what was paid for and will not go. */
+void accounts_refund(struct accounts *accounts, enum limit rate, size_t bytes);
+
 /* Counts what went. */
 void accounts_count(struct accounts *accounts, enum limit rate, uint64_t amount, int64_t now);
 

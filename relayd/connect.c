@@ -129,10 +129,18 @@ static void charge_held(struct connect *connect)
     connect->held = held;
 }
 
+/* The limit on what goes to that end. */
+static enum limit rate_to(enum bridge_side side)
+{
+    return side == BRIDGE_DEVICE ? LIMIT_bytes_up : LIMIT_bytes_down;
+}
+
 static void discharge(struct connect *connect)
 {
     accounts_charge(&connect->accounts, LIMIT_bridges, -1);
     accounts_charge(&connect->accounts, LIMIT_held, -(int64_t)connect->held);
+    for (enum bridge_side side = BRIDGE_CLIENT; side <= BRIDGE_DEVICE; side++)
+        accounts_refund(&connect->accounts, rate_to(side), connect->pace[side].paid);
     for (int side = 0; side < 2; side++)
         if (connect->principal[side] != NULL)
             principal_let_go(connect->principal[side]);
@@ -416,11 +424,6 @@ static bool answered(struct connect *connect)
 }
 
 /* ---- Relaying ---- */
-
-static enum limit rate_to(enum bridge_side side)
-{
-    return side == BRIDGE_DEVICE ? LIMIT_bytes_up : LIMIT_bytes_down;
-}
 
 static bool waits_for_turn(const struct connect *connect, enum bridge_side side)
 {

@@ -49,6 +49,16 @@ int64_t rate_pay(struct rate *rate, uint64_t tokens, int64_t now)
     return rate->credit >= 0 ? 0 : (-rate->credit + limit - 1) / limit;
 }
 
+void rate_refund(struct rate *rate, uint64_t tokens)
+{
+    assert(tokens <= RATE_PAY_MAX);
+    if (rate->limit == RATE_NONE)
+        return;
+    rate->credit += (int64_t)tokens * SECOND;
+    if (rate->credit > full(rate))
+        rate->credit = full(rate);
+}
+
 void rate_count(struct rate *rate, uint64_t tokens, int64_t now)
 {
     int64_t second = now / SECOND;

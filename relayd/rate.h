@@ -32,6 +32,9 @@ bool rate_has(struct rate *rate, int64_t now);
  * not be 0. */
 int64_t rate_pay(struct rate *rate, uint64_t tokens, int64_t now);
 
+/* Gives back what was paid and is not used. */
+void rate_refund(struct rate *rate, uint64_t tokens);
+
 /* Counts what went by; how much did in the second before this one. */
 void rate_count(struct rate *rate, uint64_t tokens, int64_t now);
 uint64_t rate_measured(const struct rate *rate, int64_t now);

@@ -157,6 +157,20 @@ def test_a_shaped_bridge_sleeps(relay, services, alice, net):
     assert read_exact(sock, 100 * KIB) == pattern(100 * KIB), "new rates hold at once"
 
 
+def test_who_leaves_owes_nothing(relay, services, alice, net):
+    """Bridges that wait for their turn and are cut off leave no debt to the next."""
+    limit(relay, "bytes-up", "16K")
+    _, (port,) = alice.local("raspi:9")
+    socks = [net.connect(port) for _ in range(50)]
+    for sock in socks:
+        sock.sendall(pattern(64 * KIB))
+    relay.wait_bridges(50)
+    until(lambda: used(relay, "held") > 2 * MIB, what="all of them wait")
+    relay.ctl("disallow", "alice", "*")
+    relay.ctl("allow", "alice", "*")
+    Upload(net, port, 1).wait(2)
+
+
 def test_a_command_is_not_slowed_by_much(relay, services, alice, net):
     """A rate that is not used up delays nothing."""
     limit(relay, "bytes-up", "64K", "alice")

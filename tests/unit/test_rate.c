@@ -92,6 +92,18 @@ Test(rate, a_new_limit_forgives_what_is_owed)
     cr_expect_eq(rate_pay(&rate, 1, 1), SECOND / 20);
 }
 
+Test(rate, what_is_given_back_can_be_paid_again)
+{
+    start(10);
+    rate_pay(&rate, 10, 0);
+    rate_pay(&rate, 30, 0);
+    rate_refund(&rate, 30);
+    cr_expect_eq(rate_pay(&rate, 1, 0), SECOND / 10);
+    rate_refund(&rate, 1000);
+    cr_expect_eq(rate_pay(&rate, 10, 0), 0);
+    cr_expect_eq(rate_pay(&rate, 1, 0), SECOND / 10, "never more than a full bucket");
+}
+
 Test(rate, the_meter_tells_the_second_before_this_one)
 {
     start(RATE_NONE);
