@@ -135,14 +135,21 @@ def test_bridges_that_share_a_rate_take_turns(relay, raspi, alice, net):
     until(lambda: all(upload.answer == b"%d -" % (4 * MIB) for upload in uploads), what="the ends")
 
 
-def test_a_shaped_bridge_sleeps(relay, services, alice, net):
-    """Waiting for its turn must not keep the worker busy, in whichever direction."""
+def test_a_shaped_bridge_sleeps(relay, raspi, alice, net):
+    """Waiting for its turn in both directions must not keep the worker busy."""
+
+    def both_ways(conn, _):
+        conn.sendall(pattern(4 * MIB))
+        while conn.recv(4096):
+            pass
+
+    raspi.publish(f"8:localhost:{net.serve(both_ways).port}", expect="raspi:8")
     limit(relay, "bytes-up", 1, "alice")
     limit(relay, "bytes-down", 1, "alice")
-    _, (port,) = alice.local("raspi:7")
+    _, (port,) = alice.local("raspi:8")
     sock = net.connect(port)
     sock.sendall(pattern(100 * KIB))
-    until(lambda: used(relay, "held") > 50 * KIB, what="it is held up")
+    until(lambda: used(relay, "held") > 600 * KIB, what="it is held up, both ways")
 
     def cpu():
         with open(f"/proc/{relay.pid}/stat") as f:
@@ -152,9 +159,35 @@ def test_a_shaped_bridge_sleeps(relay, services, alice, net):
     before = cpu()
     time.sleep(2)
     assert cpu() - before < 50, "hundredths of a second"
-    limit(relay, "bytes-up", "none", "alice")
     limit(relay, "bytes-down", "default", "alice")
-    assert read_exact(sock, 100 * KIB) == pattern(100 * KIB), "new rates hold at once"
+    assert sha(read_exact(sock, 4 * MIB)) == pattern_sha(4 * MIB)
+
+
+def test_another_rate_holds_at_once_for_who_waits(relay, services, alice, net):
+    """At a byte a second the last of 60 bridges waits a minute for its turn."""
+    limit(relay, "bytes-up", 1, "alice")
+    _, (port,) = alice.local("raspi:7")
+    socks = [net.connect(port) for _ in range(60)]
+    for sock in socks:
+        sock.sendall(b"hello")
+    until(lambda: used(relay, "held", "alice") > 250, what="they wait")
+    began = time.monotonic()
+    limit(relay, "bytes-up", "none", "alice")
+    assert all(read_exact(sock, 5) == b"hello" for sock in socks)
+    assert time.monotonic() - began < 30
+
+
+def test_what_a_shaped_client_left_behind_goes_with_its_right(relay, services, alice, net):
+    limit(relay, "bytes-up", "1K", "alice")
+    ssh, (port,) = alice.local("raspi:9")
+    net.connect(port).sendall(pattern(64 * KIB))
+    until(lambda: used(relay, "held", "alice") > 32 * KIB, what="it waits")
+    ssh.kill()
+    wait_used(relay, "sessions", 0, "alice")
+    [bridge] = relay.list("bridges")
+    assert bridge["client_session"] == 0 and used(relay, "bridges", "alice") == 1 and used(relay, "held") > 0
+    assert relay.ctl("remove-client", "alice")["closed"] == {"sessions": 0, "bridges": 1}
+    assert relay.list("bridges") == [] and used(relay, "held") == used(relay, "bridges") == 0
 
 
 def test_who_leaves_owes_nothing(relay, services, alice, net):
