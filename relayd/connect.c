@@ -638,7 +638,8 @@ void connect_repace(struct tenant *tenant)
 {
     struct connect *connect;
     DL_FOREACH(tenant->connects, connect) {
-        if (connect->state != CONNECT_BRIDGED)
+        bool has_waited = connect->pace[BRIDGE_CLIENT].due > 0 || connect->pace[BRIDGE_DEVICE].due > 0;
+        if (connect->state != CONNECT_BRIDGED || !has_waited)
             continue;
         connect->pace[BRIDGE_CLIENT].due = connect->pace[BRIDGE_DEVICE].due = 0;
         event_active(&connect->timer, EV_TIMEOUT, 0);
