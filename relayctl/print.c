@@ -35,6 +35,16 @@ static void print_list(const json_t *result, const char *key, const char *title)
         printf(" %s", json_string_value(name));
 }
 
+/* ": bridges 10", if that is what was set. */
+static void print_limit(const json_t *result)
+{
+    const json_t *value = json_object_get(result, "value");
+    if (json_is_integer(value))
+        printf(": %s %lld", text_of(result, "limit"), (long long)json_integer_value(value));
+    else if (value != NULL)
+        printf(": %s none", text_of(result, "limit"));
+}
+
 /* "added device raspi SHA256:..." and what was closed. */
 static void print_change(const json_t *result)
 {
@@ -45,6 +55,7 @@ static void print_change(const json_t *result)
     print_word(result, "kind");
     print_word(result, "name");
     print_word(result, "fingerprint");
+    print_limit(result);
     if (sessions > 0 || bridges > 0)
         printf("; closed %lld session%s and %lld bridge%s", sessions, sessions == 1 ? "" : "s", bridges,
                bridges == 1 ? "" : "s");

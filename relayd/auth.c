@@ -4,12 +4,14 @@
 #include "relayd/gate.h"
 #include "relayd/keeper.h"
 #include "relayd/pubkey.h"
+#include "relayd/publish.h"
 #include "relayd/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <utlist.h>
 
 /* Whom a key stands for. */
 struct identity {
@@ -127,6 +129,41 @@ void auth_message(struct session *session, ssh_message message)
     session_touch(session);
 }
 
+/* Which session of a device has to go for a newer one: its oldest standby; else its oldest, as it may be
+ * dead and not know it. NULL if it has none. */
+static struct session *dispensable(const struct principal *principal)
+{
+    struct session *session, *oldest = NULL;
+    DL_FOREACH2(principal->tenant->sessions, session, tenant_next) {
+        if (session->principal != principal || session->state != SESSION_UP)
+            continue;
+        if (publish_is_standby(session))
+            return session;
+        oldest = oldest != NULL ? oldest : session;
+    }
+    return oldest;
+}
+
+/* Makes room for one more session. False if there is none to be had. */
+static bool make_room(struct session *session, struct principal *principal)
+{
+    char user[NAME_SIZE + 80], detail[ACCOUNT_TEXT_SIZE];
+    struct accounts accounts = session_accounts(principal);
+    const struct account *full = accounts_full(&accounts, LIMIT_sessions, session->loop->now);
+    if (full == NULL)
+        return true;
+    bool swaps = principal->kind == PRINCIPAL_DEVICE && full->limits.value[LIMIT_sessions] > 0;
+    struct session *other = swaps ? dispensable(principal) : NULL;
+    if (other != NULL) {
+        session_close(other, REASON_superseded, NULL);
+        return true;
+    }
+    account_describe(full, LIMIT_sessions, detail);
+    snprintf(user, sizeof(user), "%s@%s", principal->name, session->address);
+    session_refuse(session, "login", user, REASON_too_many_sessions, detail);
+    return false;
+}
+
 /* Enters the tenant, or returns why not. */
 static enum reason enter(struct session *session, const struct identity *identity)
 {
@@ -137,6 +174,10 @@ static enum reason enter(struct session *session, const struct identity *identit
     struct principal *principal = principal_acquire(session->loop, tenant, identity->principal_id, &why);
     if (principal == NULL)
         return why;
+    if (!make_room(session, principal)) {
+        principal_release(principal);
+        return REASON_too_many_sessions;
+    }
     session->key_id = identity->key_id;
     session_enter(session, tenant, principal);
     return REASON_none;

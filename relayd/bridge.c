@@ -16,6 +16,7 @@ static size_t queued_to(const struct bridge *bridge, enum bridge_side side)
 int bridge_init(struct bridge *bridge)
 {
     memset(bridge, 0, sizeof(*bridge));
+    bridge->queue_max = BRIDGE_QUEUE_MAX;
     bridge->end[BRIDGE_CLIENT].out = evbuffer_new();
     bridge->end[BRIDGE_DEVICE].out = evbuffer_new();
     if (bridge->end[BRIDGE_CLIENT].out != NULL && bridge->end[BRIDGE_DEVICE].out != NULL)
@@ -66,11 +67,11 @@ size_t bridge_receive(struct bridge *bridge, enum bridge_side side, const void *
     /* Data behind an EOF breaks RFC 4254, 5.3: it is dropped. */
     if (from->received != BRIDGE_FLOWING)
         return len;
-    if (queued >= BRIDGE_QUEUE_MAX) {
+    if (queued >= bridge->queue_max) {
         from->held = len;
         return 0;
     }
-    size_t room = BRIDGE_QUEUE_MAX - queued;
+    size_t room = bridge->queue_max - queued;
     size_t taken = take(bridge, side, data, len < room ? len : room);
     from->held = len - taken;
     return taken;
@@ -117,7 +118,7 @@ enum bridge_action bridge_next(const struct bridge *bridge, enum bridge_side sid
 
     if (end->sent == BRIDGE_CLOSED)
         return BRIDGE_WAIT;
-    if (end->held > 0 && (is_deaf(peer) || queued_to(bridge, other(side)) < BRIDGE_QUEUE_LOW))
+    if (end->held > 0 && (is_deaf(peer) || queued_to(bridge, other(side)) < bridge->queue_max / 4))
         return BRIDGE_DRAIN;
     if (end->received != BRIDGE_CLOSED && evbuffer_get_length(end->out) > 0)
         return BRIDGE_WRITE;
@@ -129,6 +130,14 @@ enum bridge_action bridge_next(const struct bridge *bridge, enum bridge_side sid
     if (end->received == BRIDGE_CLOSED)
         return BRIDGE_CLOSE;
     return is_delivered(bridge, side) && is_delivered(bridge, other(side)) ? BRIDGE_CLOSE : BRIDGE_WAIT;
+}
+
+size_t bridge_room(const struct bridge *bridge, enum bridge_side side)
+{
+    size_t queued = queued_to(bridge, other(side));
+    if (is_deaf(&bridge->end[other(side)]))
+        return SIZE_MAX; /* it is dropped */
+    return queued < bridge->queue_max ? bridge->queue_max - queued : 0;
 }
 
 void bridge_wrote(struct bridge *bridge, enum bridge_side side, size_t len)
@@ -163,7 +172,8 @@ bool bridge_over(const struct bridge *bridge)
            bridge->end[BRIDGE_DEVICE].sent == BRIDGE_CLOSED;
 }
 
-size_t bridge_queued(const struct bridge *bridge)
+size_t bridge_waiting(const struct bridge *bridge)
 {
-    return queued_to(bridge, BRIDGE_CLIENT) + queued_to(bridge, BRIDGE_DEVICE);
+    return queued_to(bridge, BRIDGE_CLIENT) + queued_to(bridge, BRIDGE_DEVICE) +
+           bridge->end[BRIDGE_CLIENT].held + bridge->end[BRIDGE_DEVICE].held;
 }

@@ -10,12 +10,15 @@
  * end, what waits to leave, and what is to be done next. The caller moves the bytes. Owner: one
  * worker; no locks.
  *
- * Back-pressure: the bridge takes at most BRIDGE_QUEUE_MAX bytes a direction. What it does not
- * take stays with libssh at that end (`held`), whose window then closes; when the queue has fallen
- * below BRIDGE_QUEUE_LOW the caller is told to drain what is held.
+ * Back-pressure: the bridge takes at most queue_max bytes a direction. What it does not take stays
+ * with libssh at that end (`held`), whose window then closes; when the queue has fallen below a
+ * quarter of queue_max the caller is told to drain what is held.
+ *
+ * The caller may change queue_max at any time. At BRIDGE_QUEUE_MIN the bridge still moves on: an
+ * empty queue always takes something.
  */
 #define BRIDGE_QUEUE_MAX (512u * 1024)
-#define BRIDGE_QUEUE_LOW (128u * 1024)
+#define BRIDGE_QUEUE_MIN (16u * 1024)
 
 enum bridge_side { BRIDGE_CLIENT, BRIDGE_DEVICE };
 
@@ -41,6 +44,7 @@ struct bridge_end {
 
 struct bridge {
     struct bridge_end end[2];
+    size_t queue_max; /* BRIDGE_QUEUE_MIN..BRIDGE_QUEUE_MAX */
 };
 
 int bridge_init(struct bridge *bridge); /* -1: out of memory */
@@ -56,6 +60,9 @@ void bridge_receive_close(struct bridge *bridge, enum bridge_side side);
 void bridge_lose(struct bridge *bridge, enum bridge_side side);
 
 enum bridge_action bridge_next(const struct bridge *bridge, enum bridge_side side);
+
+/* With BRIDGE_DRAIN: how much to read at most. */
+size_t bridge_room(const struct bridge *bridge, enum bridge_side side);
 void bridge_wrote(struct bridge *bridge, enum bridge_side side, size_t len);
 
 /* `len` held bytes of `side` were read to data; len 0 means that libssh has nothing after all. -1:
@@ -68,7 +75,7 @@ void bridge_sent_close(struct bridge *bridge, enum bridge_side side);
 /* True once CLOSE was sent at both ends (or their sessions are gone). */
 bool bridge_over(const struct bridge *bridge);
 
-/* Bytes that the bridge itself keeps in both directions. */
-size_t bridge_queued(const struct bridge *bridge);
+/* Bytes that wait in both directions, in the bridge itself and in libssh. */
+size_t bridge_waiting(const struct bridge *bridge);
 
 #endif

@@ -84,6 +84,107 @@ static void refuse(struct session *session, ssh_message message, const char *ask
     session_touch(session);
 }
 
+/* ---- What it is charged to ---- */
+
+/* Whether one more open may be charged to these. detail is filled in if not. */
+static enum reason admit(const struct accounts *accounts, int64_t now, char detail[ACCOUNT_TEXT_SIZE])
+{
+    const struct account *full = accounts_full(accounts, LIMIT_bridges, now);
+    if (full != NULL) {
+        account_describe(full, LIMIT_bridges, detail);
+        return REASON_too_many_bridges;
+    }
+    full = accounts_full(accounts, LIMIT_opens, now);
+    if (full == NULL)
+        return REASON_none;
+    account_describe(full, LIMIT_opens, detail);
+    return REASON_too_many_opens;
+}
+
+static void charge_open(struct accounts *accounts, int64_t now)
+{
+    accounts_charge(accounts, LIMIT_bridges, 1);
+    accounts_pay_open(accounts, now);
+}
+
+/* The device is none of the accounts when the client's is the same (D19). */
+static struct accounts device_account(const struct connect *connect, struct principal *device)
+{
+    struct accounts accounts = { 0 };
+    if (connect->principal[BRIDGE_CLIENT] != device)
+        accounts_add(&accounts, &device->account);
+    return accounts;
+}
+
+static void charge_device(struct connect *connect, struct principal *device)
+{
+    struct accounts accounts = device_account(connect, device);
+    charge_open(&accounts, connect->client->loop->now);
+    accounts_charge(&accounts, LIMIT_held, (int64_t)connect->held);
+    accounts_add(&connect->accounts, &device->account);
+    connect->principal[BRIDGE_DEVICE] = principal_hold(device);
+}
+
+/* It did not answer: another one may be asked. */
+static void discharge_device(struct connect *connect)
+{
+    struct principal *device = connect->principal[BRIDGE_DEVICE];
+    struct accounts accounts = device_account(connect, device);
+    accounts_charge(&accounts, LIMIT_bridges, -1);
+    accounts_charge(&accounts, LIMIT_held, -(int64_t)connect->held);
+    connect->accounts.n -= accounts.n;
+    connect->principal[BRIDGE_DEVICE] = NULL;
+    principal_let_go(device);
+}
+
+/* What waits in the bridge has changed. */
+static void charge_held(struct connect *connect)
+{
+    size_t held = bridge_waiting(&connect->bridge);
+    accounts_charge(&connect->accounts, LIMIT_held, (int64_t)held - (int64_t)connect->held);
+    connect->held = held;
+}
+
+/* The limit on what goes to that end. */
+static enum limit rate_to(enum bridge_side side)
+{
+    return side == BRIDGE_DEVICE ? LIMIT_bytes_up : LIMIT_bytes_down;
+}
+
+static void discharge(struct connect *connect)
+{
+    accounts_charge(&connect->accounts, LIMIT_bridges, -1);
+    accounts_charge(&connect->accounts, LIMIT_held, -(int64_t)connect->held);
+    for (enum bridge_side side = BRIDGE_CLIENT; side <= BRIDGE_DEVICE; side++)
+        accounts_refund(&connect->accounts, rate_to(side), connect->pace[side].paid);
+    for (int side = 0; side < 2; side++)
+        if (connect->principal[side] != NULL)
+            principal_let_go(connect->principal[side]);
+}
+
+/* While somebody whom it is charged to holds too much, it takes little at a time. */
+static void set_room(struct connect *connect)
+{
+    bool full = accounts_full(&connect->accounts, LIMIT_held, 0) != NULL;
+    connect->bridge.queue_max = full ? BRIDGE_QUEUE_MIN : BRIDGE_QUEUE_MAX;
+}
+
+/* A client leaves as many channels of a device's session to others as it has itself: however many it
+ * opens, whoever comes next finds some. Counted only when that can be in question. */
+static bool leaves_enough(const struct connect *connect, const struct session *device)
+{
+    unsigned own = 0;
+    const struct channel *channel;
+    if (device->nchannels < LIMIT_CHANNELS / 2)
+        return true;
+    DL_FOREACH(device->channels, channel)
+        if (channel->ops == &device_ops) {
+            const struct connect *other = channel->owner;
+            own += other->principal[BRIDGE_CLIENT] == connect->principal[BRIDGE_CLIENT];
+        }
+    return own + device->nchannels < LIMIT_CHANNELS;
+}
+
 /* ---- Life ---- */
 
 static void count(const struct connect *connect, unsigned n)
@@ -131,6 +232,8 @@ static void finish(struct connect *connect)
             chan_abandon(connect->channel[side]);
     if (connect->open != NULL)
         release_open(connect);
+    evtimer_del(&connect->timer);
+    discharge(connect);
     bridge_clear(&connect->bridge);
     DL_DELETE(connect->tenant->connects, connect);
     free(connect);
@@ -164,9 +267,8 @@ bool connect_still_allowed(const struct connect *connect)
     if (connect->device != NULL &&
         publish_check_right(connect->device, connect->name, connect->port, &own) != REASON_none)
         return false;
-    if (connect->client == NULL)
-        return true;
-    const struct principal *principal = connect->client->principal;
+    /* What a client has left behind when it went still needs its right. */
+    const struct principal *principal = connect->principal[BRIDGE_CLIENT];
     return principal->kind == PRINCIPAL_CLIENT &&
            rules_allow(&principal->rules, connect->name, connect->port);
 }
@@ -198,34 +300,49 @@ static uint64_t now_ms(void)
 static void wait_or_give_up(struct connect *connect, enum reason otherwise)
 {
     uint64_t now = now_ms();
-    if (connect->loopback || now >= connect->wait_until ||
-        set_timer(connect, connect->wait_until - now) != 0)
+    if (connect->loopback || now >= connect->wait_until || set_timer(connect, connect->wait_until - now) != 0)
         give_up(connect, otherwise, NULL);
     else
         set_state(connect, CONNECT_WAITING);
+}
+
+/* Has the device's session room for one more? */
+static enum reason check_device(const struct connect *connect, const struct session *device,
+                                char detail[ACCOUNT_TEXT_SIZE])
+{
+    struct accounts accounts = device_account(connect, device->principal);
+    if (device->nchannels >= LIMIT_CHANNELS)
+        return REASON_too_many_channels;
+    if (!leaves_enough(connect, device)) {
+        snprintf(detail, ACCOUNT_TEXT_SIZE, "the free channels of session %llu are for other clients",
+                 (unsigned long long)device->id);
+        return REASON_too_many_channels;
+    }
+    return admit(&accounts, device->loop->now, detail);
 }
 
 /* Asks the device that serves the endpoint now; if nobody does, waits, or gives up with `otherwise`. */
 static void start(struct connect *connect, enum reason otherwise)
 {
     char requested[1024];
+    char detail[ACCOUNT_TEXT_SIZE] = "";
     struct publication *publication = find_publication(connect->client, connect->name, connect->port);
     if (publication == NULL) {
         wait_or_give_up(connect, otherwise);
         return;
     }
-    if (publication->session->nchannels >= LIMIT_CHANNELS) {
-        give_up(connect, REASON_too_many_channels, NULL);
-        return;
-    }
-    if (set_timer(connect, connect->client->loop->config->open_timeout) != 0) {
-        give_up(connect, REASON_out_of_memory, NULL);
+    enum reason reason = check_device(connect, publication->session, detail);
+    if (reason == REASON_none && set_timer(connect, connect->client->loop->config->open_timeout) != 0)
+        reason = REASON_out_of_memory;
+    if (reason != REASON_none) {
+        give_up(connect, reason, *detail != '\0' ? detail : NULL);
         return;
     }
     set_state(connect, CONNECT_OPENING);
     /* A copy: the call may read from the device, and with it the cancel of this very publication. */
     snprintf(requested, sizeof(requested), "%s", publication->requested);
     connect->device = publication->session;
+    charge_device(connect, connect->device->principal);
     snprintf(connect->device_name, NAME_SIZE, "%s", connect->device->principal->name);
     connect->channel[BRIDGE_DEVICE] = chan_open_forward(connect->device, &device_ops, connect, requested,
                                                         connect->port, connect->client->address,
@@ -247,7 +364,9 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->client = session;
     connect->open = message;
     connect->since = time(NULL);
-    connect->client_principal = session->principal->id;
+    connect->principal[BRIDGE_CLIENT] = principal_hold(session->principal);
+    connect->accounts = session_accounts(session->principal);
+    charge_open(&connect->accounts, session->loop->now);
     connect->port = port;
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
@@ -264,11 +383,14 @@ void connect_open(struct session *session, ssh_message message)
 {
     const char *host = ssh_message_channel_request_open_destination(message), *detail = NULL;
     uint16_t port = (uint16_t)ssh_message_channel_request_open_destination_port(message);
-    char name[NAME_SIZE], asked[320];
+    char name[NAME_SIZE], asked[320], full[ACCOUNT_TEXT_SIZE];
+    struct accounts accounts = session_accounts(session->principal);
     host = host != NULL ? host : "";
     enum reason reason = check(session, host, port, name);
     if (reason == REASON_none && session->loop->draining)
         reason = REASON_shutdown;
+    if (reason == REASON_none && (reason = admit(&accounts, session->loop->now, full)) != REASON_none)
+        detail = full;
     if (reason == REASON_none && session->loop->config->wait_for_device == 0 &&
         find_publication(session, name, port) == NULL) {
         reason = REASON_not_reachable;
@@ -311,6 +433,15 @@ void connect_lose_opens(struct session *session)
         finish(session->opens);
 }
 
+static void on_due(evutil_socket_t fd, short what, void *arg)
+{
+    struct connect *connect = arg;
+    (void)fd, (void)what;
+    for (int side = 0; side < 2; side++)
+        if (connect->channel[side] != NULL)
+            chan_mark(connect->channel[side]);
+}
+
 /* The device has confirmed: accept the client's channel and join the two. False: it is over. */
 static bool join(struct connect *connect)
 {
@@ -329,6 +460,7 @@ static bool join(struct connect *connect)
         return false;
     }
     set_state(connect, CONNECT_BRIDGED);
+    evtimer_assign(&connect->timer, connect->client->loop->base, on_due, connect);
     session_log(connect->client, LOG_LEVEL_INFO, "bridge %llu opened to %s:%u (device session %llu)",
                 (unsigned long long)connect->id, connect->name, connect->port,
                 (unsigned long long)connect->device->id);
@@ -364,13 +496,56 @@ static bool answered(struct connect *connect)
 
 /* ---- Relaying ---- */
 
-static bool write_some(struct connect *connect, enum bridge_side side, size_t *budget)
+static bool waits_for_turn(const struct connect *connect, enum bridge_side side)
+{
+    const struct pace *pace = &connect->pace[side];
+    return pace->paid > 0 && pace->due > connect->channel[side]->session->loop->now;
+}
+
+/* One timer for both directions: for that which is due first. */
+static void wait_for_turn(struct connect *connect, int64_t now)
+{
+    int64_t delay = INT64_MAX;
+    for (int side = 0; side < 2; side++) {
+        int64_t left = connect->pace[side].due - now;
+        if (left > 0 && left < delay)
+            delay = left;
+    }
+    struct timeval timeout = { .tv_sec = delay / 1000000, .tv_usec = delay % 1000000 };
+    evtimer_add(&connect->timer, &timeout);
+}
+
+/* How many bytes may go to this end now: all if no rate is limited; 0 while it waits for its turn, at
+ * which the timer marks it. Each bridge pays for a small portion and waits until that is due, so bridges
+ * that share a limit take turns, and no other is slowed. */
+static size_t allowed_to(struct connect *connect, enum bridge_side side)
+{
+    struct pace *pace = &connect->pace[side];
+    int64_t now = connect->channel[side]->session->loop->now;
+    if (pace->paid == 0) {
+        size_t portion = accounts_portion(&connect->accounts, rate_to(side));
+        if (portion == SIZE_MAX)
+            return SIZE_MAX;
+        size_t queued = evbuffer_get_length(connect->bridge.end[side].out);
+        pace->paid = portion < queued ? portion : queued;
+        pace->due = accounts_pay(&connect->accounts, rate_to(side), pace->paid, now);
+    }
+    if (pace->due <= now)
+        return pace->paid;
+    wait_for_turn(connect, now);
+    return 0;
+}
+
+static bool write_some(struct connect *connect, enum bridge_side side, size_t allowed, size_t *budget)
 {
     struct evbuffer_iovec front;
-    struct evbuffer *out = connect->bridge.end[side].out;
-    evbuffer_peek(out, -1, NULL, &front, 1);
-    size_t n = chan_write(connect->channel[side], front.iov_base, front.iov_len);
+    struct pace *pace = &connect->pace[side];
+    struct channel *channel = connect->channel[side];
+    evbuffer_peek(connect->bridge.end[side].out, -1, NULL, &front, 1);
+    size_t n = chan_write(channel, front.iov_base, front.iov_len < allowed ? front.iov_len : allowed);
     bridge_wrote(&connect->bridge, side, n);
+    pace->paid -= n < pace->paid ? n : pace->paid;
+    accounts_count(&connect->accounts, rate_to(side), n, channel->session->loop->now);
     *budget -= n < *budget ? n : *budget;
     return n > 0;
 }
@@ -379,8 +554,9 @@ static void drain_some(struct connect *connect, enum bridge_side side)
 {
     static _Thread_local unsigned char space[DRAIN_CHUNK];
     struct bridge_end *end = &connect->bridge.end[side];
-    size_t n = chan_read_held(connect->channel[side], space,
-                              end->held < DRAIN_CHUNK ? end->held : DRAIN_CHUNK);
+    size_t room = bridge_room(&connect->bridge, side),
+           most = end->held < DRAIN_CHUNK ? end->held : DRAIN_CHUNK;
+    size_t n = chan_read_held(connect->channel[side], space, most < room ? most : room);
     if (bridge_drained(&connect->bridge, side, space, n) != 0)
         session_close(connect->channel[side]->session, REASON_out_of_memory, NULL);
 }
@@ -396,11 +572,13 @@ static void leave(struct connect *connect, enum bridge_side side)
 static bool relay(struct connect *connect, enum bridge_side side)
 {
     struct channel *channel = connect->channel[side];
-    size_t budget = WRITE_BUDGET;
+    size_t budget = WRITE_BUDGET, allowed;
     while (channel->session->state == SESSION_UP && sshio_alive(channel->session->ssh)) {
         switch (bridge_next(&connect->bridge, side)) {
         case BRIDGE_WRITE:
-            if (!write_some(connect, side, &budget))
+            if ((allowed = allowed_to(connect, side)) == 0)
+                return false;
+            if (!write_some(connect, side, allowed, &budget))
                 return true;
             if (budget == 0) {
                 session_mark(channel->session);
@@ -433,7 +611,8 @@ static void wake_other(struct connect *connect, enum bridge_side side)
     enum bridge_side other = side == BRIDGE_CLIENT ? BRIDGE_DEVICE : BRIDGE_CLIENT;
     struct channel *channel = connect->channel[other];
     enum bridge_action action = bridge_next(&connect->bridge, other);
-    if (channel == NULL || action == BRIDGE_WAIT)
+    if (channel == NULL || action == BRIDGE_WAIT ||
+        (action == BRIDGE_WRITE && waits_for_turn(connect, other)))
         return;
     /* On the work list already, it waits for its peer: marking it would only make both ends spin. */
     if (action != BRIDGE_WRITE || !channel->in_work)
@@ -447,7 +626,9 @@ static bool serve_bridged(struct connect *connect, enum bridge_side side)
         bridge_receive_eof(&connect->bridge, side);
     if ((news & NEWS_CLOSE) != 0)
         bridge_receive_close(&connect->bridge, side);
+    set_room(connect);
     bool more = relay(connect, side);
+    charge_held(connect);
     wake_other(connect, side);
     if (bridge_over(&connect->bridge)) {
         finish(connect);
@@ -476,7 +657,10 @@ static size_t receive(struct channel *channel, enum bridge_side side, const void
     struct connect *connect = channel->owner;
     if ((channel->news & NEWS_EOF) != 0)
         bridge_receive_eof(&connect->bridge, side);
-    return bridge_receive(&connect->bridge, side, data, len);
+    set_room(connect);
+    size_t taken = bridge_receive(&connect->bridge, side, data, len);
+    charge_held(connect);
+    return taken;
 }
 
 static size_t client_receive(struct channel *channel, const void *data, size_t len)
@@ -495,6 +679,7 @@ static void lose_end(struct connect *connect, enum bridge_side side)
 {
     leave(connect, side);
     bridge_lose(&connect->bridge, side);
+    charge_held(connect);
     if (bridge_over(&connect->bridge))
         finish(connect);
     else
@@ -516,7 +701,20 @@ static void device_lose(struct channel *channel)
     }
     connect->channel[BRIDGE_DEVICE] = NULL;
     connect->device = NULL;
+    discharge_device(connect);
     start(connect, REASON_device_gone);
+}
+
+void connect_repace(struct tenant *tenant)
+{
+    struct connect *connect;
+    DL_FOREACH(tenant->connects, connect) {
+        bool has_waited = connect->pace[BRIDGE_CLIENT].due > 0 || connect->pace[BRIDGE_DEVICE].due > 0;
+        if (connect->state != CONNECT_BRIDGED || !has_waited)
+            continue;
+        connect->pace[BRIDGE_CLIENT].due = connect->pace[BRIDGE_DEVICE].due = 0;
+        event_active(&connect->timer, EV_TIMEOUT, 0);
+    }
 }
 
 static const struct channel_ops client_ops = { client_receive, client_serve, client_lose };

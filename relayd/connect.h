@@ -14,6 +14,12 @@ enum connect_state {
     CONNECT_BRIDGED,
 };
 
+/* One direction of a bridge whose rate is limited: what has been paid for, and when it may go. */
+struct pace {
+    size_t paid;
+    int64_t due; /* microseconds, as loop->now */
+};
+
 struct connect {
     uint64_t id;
     enum connect_state state;
@@ -23,11 +29,14 @@ struct connect {
     ssh_message open;           /* the held open, owned until it is BRIDGED */
     struct channel *channel[2]; /* by enum bridge_side; NULL while not there or given up */
     struct bridge bridge;
-    struct event timer;  /* while WAITING or OPENING */
-    bool due;            /* recorded by events: it has waited long enough */
-    uint64_t wait_until; /* ms of the monotonic clock */
+    struct pace pace[2];            /* of what goes to that end */
+    struct principal *principal[2]; /* held; the device's NULL while none is asked */
+    struct accounts accounts;       /* what it is charged to: the client's, the tenant's, the device's */
+    size_t held;                    /* bytes that were charged */
+    struct event timer;             /* WAITING, OPENING: until then; BRIDGED: paid bytes are due */
+    bool due;                       /* recorded by events: it has waited long enough */
+    uint64_t wait_until;            /* ms of the monotonic clock */
     time_t since;
-    int64_t client_principal; /* who opened it */
     uint16_t port;
     bool loopback; /* a device's way to itself (D19) */
     char name[NAME_SIZE];
@@ -53,6 +62,9 @@ unsigned connect_count(const struct session *session);
 
 /* Ends it from any state: what is queued is dropped, the client's open is refused. */
 void connect_close(struct connect *connect, enum reason reason);
+
+/* Rates of the tenant or of one in it have changed: who waits for his turn looks again. */
+void connect_repace(struct tenant *tenant);
 
 /* True if the client may still reach it, and the device still serve it. */
 bool connect_still_allowed(const struct connect *connect);

@@ -1,7 +1,46 @@
 #ifndef RELAYD_LIMITS_H
 #define RELAYD_LIMITS_H
 
-/* What libssh leaves to us to bound (docs/DESIGN.md, "libssh"). */
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Two kinds of limits: those that an administrator sets for a tenant and for each of its principals, in
+ * lower case, and fixed ones, in upper case. */
+
+/* ---- Set by `relayctl limit` ---- */
+
+enum limit {
+#define LIMIT(id, name, unit, tenant, principal, help) LIMIT_##id,
+#include "relayd/limits.def"
+#undef LIMIT
+    LIMIT_COUNT
+};
+
+#define LIMIT_NONE UINT64_MAX         /* no limit */
+#define LIMIT_MAX (UINT64_C(1) << 40) /* the highest that can be set */
+
+/* What holds for one tenant or one principal. */
+struct limits {
+    uint64_t value[LIMIT_COUNT];
+};
+
+/* What holds where nothing was set. */
+extern const struct limits limits_of_tenant, limits_of_principal;
+
+const char *limit_name(enum limit limit);
+const char *limit_unit(enum limit limit); /* for people: "bytes a second" */
+enum limit limit_find(const char *name);  /* LIMIT_COUNT: there is none of that name */
+const char *limit_names(void);            /* all of them, for people */
+
+/* Reads what an administrator wrote: a whole number, in bytes also of K, M, G or T (powers of 1024), or
+ * "none". NULL, or what was expected instead. */
+const char *limit_parse(enum limit limit, const char *text, uint64_t *value)
+    __attribute__((warn_unused_result));
+
+/* Puts in what is stored: -1 is none. What makes no sense is left out, as one that came from elsewhere. */
+void limits_set(struct limits *limits, const char *name, int64_t value);
+
+/* ---- Fixed: what libssh leaves to us to bound (docs/DESIGN.md, "libssh") ---- */
 
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */

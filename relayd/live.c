@@ -45,29 +45,14 @@ static void revoke_session(struct request *request, struct session *session)
     request->closed_sessions++;
 }
 
-/* What a client has left behind when it went still needs its right. */
-static bool may_have_left(struct loop *loop, const struct request *request, const struct connect *connect)
-{
-    if (connect->client != NULL || connect->client_principal != request->principal_id)
-        return true;
-    enum reason why;
-    struct principal *principal = principal_acquire(loop, connect->tenant, connect->client_principal, &why);
-    if (principal == NULL)
-        return false;
-    bool allowed = principal->kind == PRINCIPAL_CLIENT &&
-                   rules_allow(&principal->rules, connect->name, connect->port);
-    principal_release(connect->tenant, principal);
-    return allowed;
-}
-
 /* Closes the bridges that the change makes illegal and counts those that fall with their sessions. */
-static void cut_bridges(struct loop *loop, struct request *request, struct tenant *tenant)
+static void cut_bridges(struct request *request, struct tenant *tenant)
 {
     struct connect *connect, *next;
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
         bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
                     (connect->device != NULL && connect->device->state == SESSION_DEAD);
-        bool allowed = lost || (connect_still_allowed(connect) && may_have_left(loop, request, connect));
+        bool allowed = lost || connect_still_allowed(connect);
         request->closed_bridges += (lost || !allowed) && connect->state == CONNECT_BRIDGED;
         if (!allowed)
             connect_close(connect, REASON_revoked);
@@ -143,6 +128,13 @@ static void close_all_sessions(struct request *request, struct tenant *tenant)
         revoke_session(request, session);
 }
 
+static void tell_closed(struct request *request)
+{
+    json_object_set_new(request->result, "closed",
+                        json_pack("{s:i, s:i}", "sessions", (int)request->closed_sessions, "bridges",
+                                  (int)request->closed_bridges));
+}
+
 int live_apply(struct loop *loop, struct request *request)
 {
     struct tenant *tenant = tenant_of(loop, request);
@@ -154,14 +146,33 @@ int live_apply(struct loop *loop, struct request *request)
             gone = (request->endpoint[0] != '\0' ? apply_owner : apply_principal)(loop, request, tenant) != 0;
         if (gone)
             close_all_sessions(request, tenant);
-        cut_bridges(loop, request, tenant);
+        cut_bridges(request, tenant);
         serve_reap(loop);
         if (gone)
             tenant_free(loop, tenant);
     }
-    json_object_set_new(request->result, "closed",
-                        json_pack("{s:i, s:i}", "sessions", (int)request->closed_sessions, "bridges",
-                                  (int)request->closed_bridges));
+    tell_closed(request);
+    return 0;
+}
+
+/* Nothing that is there is cut: a lowered limit only refuses what is new. */
+int live_limit(struct loop *loop, struct request *request)
+{
+    struct tenant *tenant = tenant_of(loop, request);
+    int rc = 0;
+    if (tenant != NULL && request->changed && request->principal_id == 0) {
+        rc = tenant_refresh_limits(loop, tenant);
+    } else if (tenant != NULL && request->changed) {
+        struct principal *principal = principal_find(tenant, request->principal_id);
+        rc = principal != NULL ? principal_refresh_limits(loop, principal) : 0;
+    }
+    if (rc != 0)
+        return fail(&request->failure, REASON_durable_not_applied, "%s: %s",
+                    reason_sentence(REASON_durable_not_applied),
+                    reason_sentence(REASON_registry_unavailable));
+    if (tenant != NULL)
+        connect_repace(tenant);
+    tell_closed(request);
     return 0;
 }
 
@@ -186,7 +197,7 @@ int live_disconnect(struct loop *loop, struct request *request)
             session_close(session, REASON_disconnected, NULL);
             request->closed_sessions++;
         }
-        cut_bridges(loop, request, tenant);
+        cut_bridges(request, tenant);
         serve_reap(loop);
     }
     if (request->closed_sessions == 0)
@@ -243,8 +254,7 @@ static json_t *bridge_object(const struct connect *connect)
                      "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0,
                      "bytes_up", (json_int_t)ends[BRIDGE_CLIENT].bytes, "bytes_down",
                      (json_int_t)ends[BRIDGE_DEVICE].bytes, "held",
-                     (json_int_t)(bridge_queued(&connect->bridge) + ends[0].held + ends[1].held), "since",
-                     time_text(connect->since));
+                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since));
 }
 
 int live_list_bridges(struct loop *loop, struct request *request)
@@ -393,8 +403,51 @@ int live_list_principals(struct loop *loop, struct request *request)
     return 0;
 }
 
+static json_t *limit_value(uint64_t value)
+{
+    return value == LIMIT_NONE ? json_null() : json_integer((json_int_t)value);
+}
+
+/* The limits with what is used of them. stored: those that were set; account: NULL if nobody is here. */
+static json_t *limit_rows(const struct loop *loop, const json_t *stored, const struct limits *defaults,
+                          const struct account *account)
+{
+    struct limits limits = *defaults;
+    json_t *rows = json_array(), *row;
+    size_t i;
+    json_array_foreach(stored, i, row) {
+        const json_t *value = json_object_get(row, "value");
+        limits_set(&limits, json_string_value(json_object_get(row, "name")),
+                   json_is_integer(value) ? json_integer_value(value) : -1);
+    }
+    for (enum limit limit = 0; limit < LIMIT_COUNT; limit++) {
+        uint64_t used = account != NULL ? account_used(account, limit, loop->now) : 0;
+        json_array_append_new(rows,
+                              json_pack("{s:s, s:o, s:I, s:o, s:s}", "limit", limit_name(limit), "value",
+                                        limit_value(limits.value[limit]), "used", (json_int_t)used, "default",
+                                        limit_value(defaults->value[limit]), "unit", limit_unit(limit)));
+    }
+    return rows;
+}
+
+static int show_tenant(struct loop *loop, struct request *request)
+{
+    const struct tenant *tenant = tenant_of(loop, request);
+    const json_t *stored = json_object_get(request->result, "limits");
+    json_object_set_new(
+        request->result, "limits",
+        limit_rows(loop, stored, &limits_of_tenant, tenant != NULL ? &tenant->account : NULL));
+    return 0;
+}
+
 int live_show(struct loop *loop, struct request *request)
 {
+    if (request->principal_id == 0)
+        return show_tenant(loop, request);
+    const struct tenant *tenant = tenant_of(loop, request);
+    const struct principal *principal = tenant != NULL ? principal_find(tenant, request->principal_id) : NULL;
+    json_t *limits = limit_rows(loop, json_object_get(request->result, "limits"), &limits_of_principal,
+                                principal != NULL ? &principal->account : NULL);
     json_t *rows = json_array();
     const char *name = json_string_value(json_object_get(request->result, "name"));
     json_array_append(rows, request->result);
@@ -403,7 +456,8 @@ int live_show(struct loop *loop, struct request *request)
                                            name);
     json_object_set_new(request->result, "endpoints", endpoints);
     json_t *shown = in_order(request->result);
-    json_object_set_new(shown, "sessions", list_sessions(tenant_of(loop, request), name));
+    json_object_set_new(shown, "sessions", list_sessions(tenant, name));
+    json_object_set_new(shown, "limits", limits);
     json_decref(rows);
     json_decref(request->result);
     request->result = shown;

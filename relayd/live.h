@@ -5,6 +5,7 @@
 
 /* The live steps of the commands: on the tenant's worker, or on every worker in turn. */
 command_live_step live_apply;
+command_live_step live_limit;
 command_live_step live_list_tenants;
 command_live_step live_list_principals;
 command_live_step live_list_endpoints;

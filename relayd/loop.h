@@ -6,6 +6,7 @@
 #include "relayd/sshio.h"
 
 #include <event2/event.h>
+#include <stdint.h>
 #include <time.h>
 
 struct session;
@@ -38,6 +39,7 @@ struct loop {
     struct session *touched;  /* libssh was called for them in this pass: to be settled */
     struct tenant *tenants;   /* hash by id */
 
+    int64_t now; /* when this pass began: microseconds of the monotonic clock */
     unsigned nsessions;
     unsigned nwaiting; /* of them not logged in */
     bool draining;     /* relayd stops: no new session, no new open */

@@ -77,15 +77,40 @@ static enum reason claim(struct session *session, const char *name, uint16_t por
     return REASON_store_unavailable;
 }
 
+/* An endpoint counts once, however many sessions serve it, so that a device that comes back beside its
+ * dead session needs no room twice. Returns the account that has none, or NULL. */
+static struct account *without_room(const struct session *session, const char *name, uint16_t port)
+{
+    struct accounts accounts = session_accounts(session->principal);
+    if (directory_find(session->tenant->directory, name, port) != NULL)
+        return NULL;
+    return accounts_full(&accounts, LIMIT_endpoints, session->loop->now);
+}
+
+/* Charges what has come to be served, or is served no more, since there were `before` endpoints. */
+static void charge_since(const struct session *session, unsigned before)
+{
+    struct accounts accounts = session_accounts(session->principal);
+    int64_t now = directory_count(session->tenant->directory);
+    accounts_charge(&accounts, LIMIT_endpoints, now - before);
+}
+
 /* The decision stands at once; its row is written behind. What is refused leaves neither. */
-static enum reason publish(struct session *session, const char *requested, uint16_t *port)
+static enum reason publish(struct session *session, const char *requested, uint16_t *port,
+                           char detail[ACCOUNT_TEXT_SIZE])
 {
     char name[NAME_SIZE];
     bool own;
     struct tenant *tenant = session->tenant;
+    unsigned before = directory_count(tenant->directory);
     enum reason reason = check(session, requested, port, name, &own);
     if (reason != REASON_none)
         return reason;
+    const struct account *full = without_room(session, name, *port);
+    if (full != NULL) {
+        account_describe(full, LIMIT_endpoints, detail);
+        return REASON_too_many_served;
+    }
     struct publication *publication = directory_publish(tenant->directory, session, name, *port, requested);
     if (publication == NULL)
         return REASON_out_of_memory;
@@ -99,6 +124,7 @@ static enum reason publish(struct session *session, const char *requested, uint1
     }
     DL_APPEND2(session->publications, publication, of_prev, of_next);
     session->npublications++;
+    charge_since(session, before);
     tenant->has_news = true; /* for the opens that wait: connect_resume() */
     session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
     return REASON_none;
@@ -108,16 +134,16 @@ static void on_publish(struct session *session, ssh_message message)
 {
     const char *requested = ssh_message_global_request_address(message);
     uint16_t asked = (uint16_t)ssh_message_global_request_port(message), port = asked;
-    char text[320];
+    char text[320], detail[ACCOUNT_TEXT_SIZE] = "";
     requested = requested != NULL ? requested : "";
-    enum reason reason = publish(session, requested, &port);
+    enum reason reason = publish(session, requested, &port, detail);
     if (reason == REASON_none) {
         session_set_timer(session, 0);
         ssh_message_global_request_reply_success(message, port);
         return;
     }
     snprintf(text, sizeof(text), "%.300s:%u", requested, asked);
-    session_refuse(session, "publish", text, reason, NULL);
+    session_refuse(session, "publish", text, reason, *detail != '\0' ? detail : NULL);
     if (session->principal->kind == PRINCIPAL_DEVICE && session->npublications == 0 &&
         !evtimer_pending(&session->timer, NULL))
         session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
@@ -131,7 +157,9 @@ static void withdraw(struct session *session, struct publication *publication)
                         publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
     session->npublications--;
+    unsigned before = directory_count(session->tenant->directory);
     directory_withdraw(session->tenant->directory, publication);
+    charge_since(session, before);
 }
 
 static void on_cancel(struct session *session, ssh_message message)
@@ -187,6 +215,15 @@ bool publish_still_allowed(const struct session *session)
                 REASON_none)
             return false;
     return true;
+}
+
+bool publish_is_standby(const struct session *session)
+{
+    struct publication *publication;
+    DL_FOREACH2(session->publications, publication, of_next)
+        if (publication->endpoint->publications == publication)
+            return false;
+    return session->publications != NULL;
 }
 
 struct publication *publish_find_loopback(const struct session *session, uint16_t port)

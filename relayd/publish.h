@@ -23,6 +23,9 @@ enum reason publish_check_right(const struct session *session, const char *name,
 /* True if all that the session publishes is still allowed by its rules and by who owns the names. */
 bool publish_still_allowed(const struct session *session);
 
+/* True if the session publishes, and newer ones serve all of that. */
+bool publish_is_standby(const struct session *session);
+
 /* The session's own publication of a loopback spelling and port, for autossh's monitor (D19). */
 struct publication *publish_find_loopback(const struct session *session, uint16_t port);
 

@@ -548,6 +548,53 @@ int registry_disallow(struct store *store, struct request *request)
     return change_rule(store, request, SQL_remove_rule, "disallowed");
 }
 
+/* ---- Limits ---- */
+
+/* Returns how many rows changed, -1 on error. *value is what holds from now on. */
+static int set_limit(struct store *store, struct request *request, int64_t principal_id, enum limit limit,
+                     uint64_t *value)
+{
+    const char *text = request_arg(request, "value");
+    if (strcmp(text, "default") == 0) {
+        const struct limits *defaults = principal_id == 0 ? &limits_of_tenant : &limits_of_principal;
+        *value = defaults->value[limit];
+        return store_run(store, SQL_unset_limit, "iit", request->tenant_id, principal_id, limit_name(limit));
+    }
+    const char *expected = limit_parse(limit, text, value);
+    if (expected != NULL)
+        return fail(&request->failure, REASON_bad_argument, "%s \"%.40s\": expected %s", limit_name(limit),
+                    text, expected);
+    return store_run(store, SQL_set_limit, "iiti", request->tenant_id, principal_id, limit_name(limit),
+                     (int64_t)*value);
+}
+
+int registry_limit(struct store *store, struct request *request)
+{
+    struct row row = { 0 };
+    const char *principal = request_arg(request, "principal"), *wanted = request_arg(request, "limit");
+    char name[NAME_SIZE];
+    uint64_t value;
+    snprintf(name, sizeof(name), "%s", request->tenant);
+    if (principal != NULL && get_principal(store, request, principal, &row, name) != 0)
+        return -1;
+    enum limit limit = limit_find(wanted);
+    if (limit == LIMIT_COUNT)
+        return fail(&request->failure, REASON_bad_argument, "there is no limit \"%.40s\": known are %s",
+                    wanted, limit_names());
+    int n = set_limit(store, request, row.id, limit, &value);
+    if (n < 0)
+        return request->failure.reason == REASON_none ? store_error(store, request) : -1;
+    if (n > 0)
+        changed(request, row.id);
+    status_result(request, n > 0 ? "set" : "unchanged", name);
+    json_object_set_new(request->result, "kind",
+                        json_string(principal != NULL ? kind_names[row.kind] : "tenant"));
+    json_object_set_new(request->result, "limit", json_string(limit_name(limit)));
+    json_object_set_new(request->result, "value",
+                        value == LIMIT_NONE ? json_null() : json_integer((json_int_t)value));
+    return 0;
+}
+
 /* ---- Endpoints ---- */
 
 /* The canonical name of an endpoint that somebody owns by having published it. */
@@ -661,27 +708,50 @@ int registry_list_endpoints(struct store *store, struct request *request)
                        store_rows(store, SQL_list_endpoints, "it", request->tenant_id, (const char *)NULL));
 }
 
+/* The limits as they are stored; the live step makes them what is shown. */
+static int show_tenant(struct store *store, struct request *request)
+{
+    json_t *rows = store_rows(store, SQL_show_tenant, "i", request->tenant_id);
+    json_t *limits = store_rows(store, SQL_list_limits, "ii", request->tenant_id, INT64_C(0));
+    json_t *object = json_incref(json_array_get(rows, 0));
+    json_decref(rows);
+    if (object == NULL || limits == NULL) {
+        json_decref(object);
+        json_decref(limits);
+        return store_error(store, request);
+    }
+    json_object_set_new(object, "limits", limits);
+    set_result(request, object);
+    return 0;
+}
+
 int registry_show(struct store *store, struct request *request)
 {
     struct row row;
     char name[NAME_SIZE];
+    if (request_arg(request, "name") == NULL)
+        return show_tenant(store, request);
     if (get_principal(store, request, request_arg(request, "name"), &row, name) != 0)
         return -1;
     json_t *rows = store_rows(store, SQL_list_principals, "itt", request->tenant_id, kind_names[row.kind],
                               name);
     json_t *keys = store_rows(store, SQL_list_keys, "it", request->tenant_id, name);
     json_t *endpoints = store_rows(store, SQL_list_endpoints, "it", request->tenant_id, name);
+    json_t *limits = store_rows(store, SQL_list_limits, "ii", request->tenant_id, row.id);
     json_t *object = json_incref(json_array_get(rows, 0));
     json_decref(rows);
-    if (object == NULL || keys == NULL || endpoints == NULL) {
+    if (object == NULL || keys == NULL || endpoints == NULL || limits == NULL) {
         json_decref(object);
         json_decref(keys);
         json_decref(endpoints);
+        json_decref(limits);
         return store_error(store, request);
     }
+    request->principal_id = row.id;
     json_object_set_new(object, "tenant", json_string(request->tenant));
     json_object_set_new(object, "keys", keys);
     json_object_set_new(object, "endpoints", endpoints);
+    json_object_set_new(object, "limits", limits);
     set_result(request, object);
     return 0;
 }

@@ -137,6 +137,20 @@ struct session *session_new(struct loop *loop, int fd, const char *address, uint
     return session;
 }
 
+struct accounts session_accounts(struct principal *principal)
+{
+    struct accounts accounts = { 0 };
+    accounts_add(&accounts, &principal->account);
+    accounts_add(&accounts, &principal->tenant->account);
+    return accounts;
+}
+
+static void charge(const struct session *session, int amount)
+{
+    struct accounts accounts = session_accounts(session->principal);
+    accounts_charge(&accounts, LIMIT_sessions, amount);
+}
+
 void session_enter(struct session *session, struct tenant *tenant, struct principal *principal)
 {
     session->loop->nwaiting--;
@@ -145,12 +159,15 @@ void session_enter(struct session *session, struct tenant *tenant, struct princi
     session->principal = principal;
     DL_APPEND2(tenant->sessions, session, tenant_prev, tenant_next);
     session_set_state(session, SESSION_UP);
+    charge(session, 1);
 }
 
 void session_close(struct session *session, enum reason reason, const char *detail)
 {
     if (session->state == SESSION_DEAD)
         return;
+    if (session->state == SESSION_UP)
+        charge(session, -1);
     session_set_state(session, SESSION_DEAD);
     session->end_reason = reason;
     snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
@@ -169,7 +186,7 @@ void session_free(struct session *session)
     session_detach(session);
     if (session->tenant != NULL) {
         DL_DELETE2(session->tenant->sessions, session, tenant_prev, tenant_next);
-        principal_release(session->tenant, session->principal);
+        principal_release(session->principal);
     } else {
         atomic_fetch_sub(&waiting, 1);
     }

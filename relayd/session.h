@@ -1,6 +1,7 @@
 #ifndef RELAYD_SESSION_H
 #define RELAYD_SESSION_H
 
+#include "relayd/account.h"
 #include "relayd/channel.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -114,6 +115,9 @@ unsigned session_waiting(void); /* of them not logged in */
 
 /* Moves it to the tenant and the principal that it turned out to be. */
 void session_enter(struct session *session, struct tenant *tenant, struct principal *principal);
+
+/* What a session of this principal is charged to: it, and its tenant. */
+struct accounts session_accounts(struct principal *principal);
 
 /* To be served in the next pass. */
 void session_mark(struct session *session);

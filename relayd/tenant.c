@@ -44,6 +44,30 @@ static int load_owners(struct loop *loop, struct tenant *tenant)
     return rc;
 }
 
+/* principal_id 0: those of the tenant itself. */
+static int load_limits(struct loop *loop, int64_t tenant_id, int64_t principal_id, struct account *account)
+{
+    int rc;
+    struct limits limits = principal_id == 0 ? limits_of_tenant : limits_of_principal;
+    struct query *query = store_query(loop->store, SQL_get_limits, "ii", tenant_id, principal_id);
+    while ((rc = query_next(query)) > 0)
+        limits_set(&limits, query_text(query, 0), query_int(query, 1));
+    query_end(query);
+    if (rc == 0)
+        account_set_limits(account, &limits, loop->now);
+    return rc;
+}
+
+int tenant_refresh_limits(struct loop *loop, struct tenant *tenant)
+{
+    return load_limits(loop, tenant->id, 0, &tenant->account);
+}
+
+int principal_refresh_limits(struct loop *loop, struct principal *principal)
+{
+    return load_limits(loop, principal->tenant->id, principal->id, &principal->account);
+}
+
 struct tenant *tenant_find(const struct loop *loop, int64_t id)
 {
     struct tenant *tenant;
@@ -63,8 +87,10 @@ struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
     tenant->name = strdup(name);
     tenant->directory = directory_new();
     if (tenant->name == NULL || tenant->directory == NULL || load_devices(loop, tenant) != 0 ||
-        load_owners(loop, tenant) != 0)
+        load_owners(loop, tenant) != 0 || tenant_refresh_limits(loop, tenant) != 0)
         goto fail;
+    tenant->account.kind = "tenant";
+    tenant->account.name = tenant->name;
     HASH_ADD(hh, loop->tenants, id, sizeof(tenant->id), tenant);
     if (tenant->hh.tbl != NULL)
         return tenant;
@@ -165,6 +191,19 @@ struct principal *principal_find(const struct tenant *tenant, int64_t id)
     return principal;
 }
 
+/* The account borrows the name. */
+static void name_account(struct principal *principal)
+{
+    principal->account.kind = principal_kind_name(principal);
+    principal->account.name = principal->name;
+}
+
+/* Of what reading it has returned. */
+static enum reason why_not(int rc)
+{
+    return rc < 0 ? REASON_registry_unavailable : REASON_revoked;
+}
+
 static struct principal *load_principal(struct loop *loop, struct tenant *tenant, int64_t id,
                                         enum reason *why)
 {
@@ -174,10 +213,13 @@ static struct principal *load_principal(struct loop *loop, struct tenant *tenant
         return NULL;
     principal->tenant = tenant;
     int rc = read_principal(loop, tenant, id, principal);
-    if (rc <= 0)
-        *why = rc < 0 ? REASON_registry_unavailable : REASON_revoked;
-    if (rc <= 0 || watch_expiry(loop, principal) != 0)
+    if (rc <= 0 || (rc = principal_refresh_limits(loop, principal)) < 0) {
+        *why = why_not(rc);
         goto fail;
+    }
+    if (watch_expiry(loop, principal) != 0)
+        goto fail;
+    name_account(principal);
     HASH_ADD(hh, tenant->principals, id, sizeof(principal->id), principal);
     if (principal->hh.tbl != NULL)
         return principal;
@@ -187,28 +229,51 @@ fail:
     return NULL;
 }
 
+static void free_unused(struct principal *principal)
+{
+    if (principal->nsessions > 0 || principal->nconnects > 0)
+        return;
+    HASH_DEL(principal->tenant->principals, principal);
+    clear(principal);
+    free(principal);
+}
+
 struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id, enum reason *why)
 {
     struct principal *principal = principal_find(tenant, id);
+    int rc = 1;
     if (principal == NULL)
         principal = load_principal(loop, tenant, id, why);
-    if (principal == NULL)
+    else if (principal->nsessions == 0) /* what a bridge has left of it may be out of date */
+        rc = principal_refresh(loop, tenant, principal);
+    if (rc <= 0)
+        *why = why_not(rc);
+    if (principal == NULL || rc <= 0)
         return NULL;
     principal->nsessions++;
     if (!has_expired(principal))
         return principal;
     *why = REASON_key_expired;
-    principal_release(tenant, principal);
+    principal_release(principal);
     return NULL;
 }
 
-void principal_release(struct tenant *tenant, struct principal *principal)
+void principal_release(struct principal *principal)
 {
-    if (--principal->nsessions > 0)
-        return;
-    HASH_DEL(tenant->principals, principal);
-    clear(principal);
-    free(principal);
+    principal->nsessions--;
+    free_unused(principal);
+}
+
+struct principal *principal_hold(struct principal *principal)
+{
+    principal->nconnects++;
+    return principal;
+}
+
+void principal_let_go(struct principal *principal)
+{
+    principal->nconnects--;
+    free_unused(principal);
 }
 
 int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal)
@@ -219,6 +284,7 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
         rc = 0;
     if (rc <= 0) {
         clear(&fresh);
+        rules_clear(&principal->rules);
         return rc;
     }
     clear(principal);
@@ -226,6 +292,7 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
     principal->name = fresh.name;
     principal->expires = fresh.expires;
     principal->rules = fresh.rules;
+    name_account(principal);
     return watch_expiry(loop, principal) == 0 ? 1 : -1;
 }
 

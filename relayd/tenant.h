@@ -1,6 +1,7 @@
 #ifndef RELAYD_TENANT_H
 #define RELAYD_TENANT_H
 
+#include "relayd/account.h"
 #include "relayd/directory.h"
 #include "relayd/hash.h"
 #include "relayd/loop.h"
@@ -20,7 +21,8 @@ struct principal {
     char *name;      /* owned */
     int64_t expires; /* UNIX seconds; 0: never */
     struct rules rules;
-    unsigned nsessions; /* it is freed with the last */
+    struct account account;
+    unsigned nsessions, nconnects; /* it is freed with the last */
     struct tenant *tenant;
     struct event *expiry; /* closes its sessions when it expires; NULL if it never does */
     UT_hash_handle hh;
@@ -34,6 +36,7 @@ struct tenant {
     struct session *sessions;
     struct connect *connects; /* opening and bridged */
     unsigned nwaiting;        /* of them for a device that is away */
+    struct account account;
     unsigned nbridges;
     bool has_news; /* something was published since the waiting ones were looked at */
     UT_hash_handle hh;
@@ -53,15 +56,23 @@ void tenant_free(struct loop *loop, struct tenant *tenant);
 /* The principal, read from the registry if it has no session yet. NULL if it is not there, has
  * expired, or on error; *why tells. Give it back with principal_release(). */
 struct principal *principal_acquire(struct loop *loop, struct tenant *tenant, int64_t id, enum reason *why);
-void principal_release(struct tenant *tenant, struct principal *principal);
+void principal_release(struct principal *principal);
+
+/* For a connect, which may outlive the sessions. */
+struct principal *principal_hold(struct principal *principal);
+void principal_let_go(struct principal *principal);
 
 /* Reads a principal that is loaded again after a change. 1: done; 0: it is no more (removed or
- * expired); -1: the registry cannot be read. */
+ * expired); -1: the registry cannot be read. Without 1 it may do nothing any more. */
 int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal *principal);
 
 const char *principal_kind_name(const struct principal *principal); /* "device" or "client" */
 
 struct principal *principal_find(const struct tenant *tenant, int64_t id);
+
+/* Read the limits again after a change. -1: the registry cannot be read, and the old ones stay. */
+int tenant_refresh_limits(struct loop *loop, struct tenant *tenant);
+int principal_refresh_limits(struct loop *loop, struct principal *principal);
 
 /* Reads the device of that id, or the owner of that name, into the directory again. -1 on error. */
 int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id);

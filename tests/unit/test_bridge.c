@@ -3,7 +3,7 @@
 #include <criterion/criterion.h>
 
 #define MAX ((size_t)BRIDGE_QUEUE_MAX)
-#define LOW ((size_t)BRIDGE_QUEUE_LOW)
+#define LOW (MAX / 4)
 #define CLIENT BRIDGE_CLIENT
 #define DEVICE BRIDGE_DEVICE
 
@@ -65,7 +65,7 @@ Test(bridge, starts_with_nothing_to_do)
 {
     expect_next(CLIENT, BRIDGE_WAIT);
     expect_next(DEVICE, BRIDGE_WAIT);
-    cr_expect_eq(bridge_queued(&bridge), 0);
+    cr_expect_eq(queued(CLIENT) + queued(DEVICE), 0);
     cr_expect_not(bridge_over(&bridge));
 }
 
@@ -77,6 +77,47 @@ Test(bridge, takes_512_kib_and_not_a_byte_more)
     cr_expect_eq(bridge.end[CLIENT].held, 1);
     cr_expect_eq(queued(DEVICE), MAX);
     cr_expect_eq(bridge.end[CLIENT].bytes, MAX);
+}
+
+Test(bridge, what_waits_is_here_and_in_libssh)
+{
+    receive(CLIENT, MAX + 5);
+    receive(DEVICE, 7);
+    cr_expect_eq(bridge_waiting(&bridge), MAX + 12);
+    write_all(DEVICE);
+    cr_expect_eq(bridge_waiting(&bridge), 12);
+    bridge_lose(&bridge, CLIENT);
+    cr_expect_eq(bridge_waiting(&bridge), 0);
+}
+
+Test(bridge, with_little_room_it_takes_little_at_a_time_and_moves_on)
+{
+    bridge.queue_max = BRIDGE_QUEUE_MIN;
+    cr_expect_eq(receive(CLIENT, 100000), BRIDGE_QUEUE_MIN);
+    cr_expect_eq(bridge_room(&bridge, CLIENT), 0);
+    expect_next(CLIENT, BRIDGE_WAIT);
+    while (bridge.end[CLIENT].held > 0) {
+        write_all(DEVICE);
+        size_t room = bridge_room(&bridge, CLIENT);
+        cr_assert_eq(room, BRIDGE_QUEUE_MIN);
+        drain(CLIENT, bridge.end[CLIENT].held < room ? bridge.end[CLIENT].held : room);
+        cr_expect_leq(queued(DEVICE), BRIDGE_QUEUE_MIN);
+    }
+    cr_expect_eq(bridge.end[CLIENT].bytes, 100000);
+}
+
+/* It may find more queued than it may now: that goes first. */
+Test(bridge, less_room_than_is_taken_already)
+{
+    receive(CLIENT, MAX + 10);
+    bridge.queue_max = BRIDGE_QUEUE_MIN;
+    cr_expect_eq(bridge_room(&bridge, CLIENT), 0);
+    bridge_wrote(&bridge, DEVICE, MAX - BRIDGE_QUEUE_MIN / 4);
+    expect_next(CLIENT, BRIDGE_WAIT);
+    bridge_wrote(&bridge, DEVICE, 1);
+    expect_next(CLIENT, BRIDGE_DRAIN);
+    bridge_lose(&bridge, DEVICE);
+    cr_expect_eq(bridge_room(&bridge, CLIENT), SIZE_MAX, "for nobody");
 }
 
 Test(bridge, takes_what_fits_of_one_large_piece)
@@ -91,7 +132,7 @@ Test(bridge, directions_do_not_share_room)
 {
     cr_expect_eq(receive(CLIENT, MAX + 1), MAX);
     cr_expect_eq(receive(DEVICE, MAX + 1), MAX);
-    cr_expect_eq(bridge_queued(&bridge), 2 * MAX);
+    cr_expect_eq(queued(CLIENT) + queued(DEVICE), 2 * MAX);
 }
 
 Test(bridge, drains_when_the_queue_is_below_128_kib)
@@ -289,7 +330,7 @@ Test(bridge, close_while_data_for_it_is_queued)
     drain(DEVICE, 10);
     cr_expect_eq(queued(CLIENT), 0, "nobody will read that");
     cr_expect_eq(receive(DEVICE, 50), 50);
-    cr_expect_eq(bridge_queued(&bridge), 0);
+    cr_expect_eq(queued(CLIENT) + queued(DEVICE), 0);
     send_eof(DEVICE);
     send_close(DEVICE);
     cr_expect(bridge_over(&bridge));
@@ -300,7 +341,7 @@ Test(bridge, our_close_drops_what_was_queued_there)
     receive(DEVICE, 100);
     bridge_receive_eof(&bridge, DEVICE);
     bridge_sent_close(&bridge, CLIENT);
-    cr_expect_eq(bridge_queued(&bridge), 0);
+    cr_expect_eq(queued(CLIENT) + queued(DEVICE), 0);
     expect_next(CLIENT, BRIDGE_WAIT);
 }
 
@@ -352,7 +393,7 @@ Test(bridge, the_other_end_of_a_lost_one_is_drained_and_closed)
     receive(CLIENT, MAX + 10);
     bridge_lose(&bridge, DEVICE);
     drain(CLIENT, 10);
-    cr_expect_eq(bridge_queued(&bridge), 0);
+    cr_expect_eq(queued(CLIENT) + queued(DEVICE), 0);
     send_eof(CLIENT);
     send_close(CLIENT);
     expect_next(CLIENT, BRIDGE_WAIT);
@@ -366,7 +407,7 @@ Test(bridge, both_lost)
     cr_expect_not(bridge_over(&bridge));
     bridge_lose(&bridge, DEVICE);
     cr_expect(bridge_over(&bridge));
-    cr_expect_eq(bridge_queued(&bridge), 0);
+    cr_expect_eq(queued(CLIENT) + queued(DEVICE), 0);
     expect_next(CLIENT, BRIDGE_WAIT);
     expect_next(DEVICE, BRIDGE_WAIT);
 }

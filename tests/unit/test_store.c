@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -162,6 +163,24 @@ Test(store, every_older_schema_becomes_the_newest)
         expect_version(path, schema_version);
         cr_expect_str_eq(schema_of(path), schema_of(temp_path("relayd.db")), "from %d", version);
     }
+}
+
+Test(store, what_was_there_before_limits_stays_and_can_be_limited)
+{
+    const char *path = database_of_version(1);
+    raw(path, "INSERT INTO tenants (name, created) VALUES ('acme', 1);"
+              "INSERT INTO principals (tenant_id, kind, name, created) VALUES (2, 'client', 'alice', 1)");
+    struct store *store = must_open(path, STORE_WRITE);
+    cr_expect_eq(store_value(store, SQL_find_tenant, "t", "acme"), 2);
+    cr_expect_eq(store_run(store, SQL_set_limit, "iiti", INT64_C(2), INT64_C(1), "bridges", INT64_C(5)), 1);
+    cr_expect_eq(store_run(store, SQL_set_limit, "iiti", INT64_C(2), INT64_C(0), "bridges", INT64_C(6)), 1);
+    cr_expect_eq(store_run(store, SQL_set_limit, "iiti", INT64_C(1), INT64_C(1), "bridges", INT64_C(5)), -1,
+                 "she is not of that tenant");
+    cr_expect_eq(store_run(store, SQL_remove_principal, "i", INT64_C(1)), 1);
+    cr_expect_str_eq(raw_text(path, "SELECT value FROM limits"), "6\n", "hers are gone with her");
+    cr_expect_eq(store_run(store, SQL_remove_tenant, "i", INT64_C(2)), 1);
+    cr_expect_str_eq(raw_text(path, "SELECT value FROM limits"), "");
+    store_close(store);
 }
 
 /* The name of the last table that the newest schema has and the one in the file has not; NULL: it has all. */
@@ -386,12 +405,15 @@ Test(store, a_file_without_tables)
 
 Test(store, a_damaged_file)
 {
+    const char *path = temp_path("relayd.db"), *page;
+    char pages[1024], *rest = pages;
     store_close(fresh());
-    FILE *file = fopen(temp_path("relayd.db"), "r+");
-    fseek(file, 0, SEEK_END);
-    for (long left = ftell(file) - 4096; left > 0; left--) {
-        fseek(file, -left, SEEK_END);
-        fputc(0xa5, file); /* all pages but the first */
+    snprintf(pages, sizeof(pages), "%s", raw_text(path, "SELECT rootpage FROM sqlite_master"));
+    FILE *file = fopen(path, "r+");
+    while ((page = strsep(&rest, "\n")) != NULL && *page != '\0') { /* all but the schema's own */
+        fseek(file, (strtol(page, NULL, 10) - 1) * 4096, SEEK_SET);
+        for (int i = 0; i < 4096; i++)
+            fputc(0xa5, file);
     }
     fclose(file);
     expect_unreadable(temp_path("relayd.db"));
