@@ -80,7 +80,7 @@ sanitizer_options() {
 	mkdir -p "$build"
 	{
 		echo race:ssh_disconnect # an error code that it keeps for the process; nobody reads it
-		echo race:epoll_ctl      # a number that the main thread has from accept() while a worker forgets the old one
+		echo race:epoll_ctl      # a descriptor that libssh closed and accept() got again: DESIGN.md, section 5, rule 2
 	} >"$build/suppressions"
 }
 

@@ -81,7 +81,7 @@ def test_wrong_keys_are_held_back_and_ssh_shows_why(strict):
     assert fail_until_held(strict, wrong_key(strict, stranger)) == 4  # the first is paid off in part by then
     done = stranger.run("-v", command=["whoami"])
     assert done.returncode == 255 and "too many failures from this address" in done.stderr
-    assert strict.logged(HELD + "it failed to log in")
+    strict.wait_log(HELD + "it failed to log in")
 
 
 def test_who_leaves_early_is_held_back_late(strict):
@@ -96,7 +96,7 @@ def test_who_does_not_log_in_in_time_is_held_back(make_relay):
             while sock.recv(4096):
                 pass
     assert fail_until_held(relay, linger) == 2
-    assert relay.logged(HELD + "it did not log in in time")
+    relay.wait_log(HELD + "it did not log in in time")
 
 
 def test_a_health_check_is_never_held_back(strict):
@@ -116,7 +116,7 @@ def test_many_keys_before_the_right_one_are_no_failure(strict, keys):
     for _ in range(5):
         since = strict.mark()
         assert raspi.run(command=["whoami"]).returncode == 0
-        assert len(strict.logged("refused login .* unknown_key", since)) == 8
+        until(lambda: len(strict.logged("refused login .* unknown_key", since)) == 8, what="8 refused keys")
     assert strict.ctl("status")["sources_held"] == 0
 
 
@@ -184,7 +184,7 @@ def test_a_registry_that_cannot_be_read_is_nobodys_fault(strict):
                 assert raspi.run(command=["whoami"]).returncode == 255
         finally:
             db.execute("ALTER TABLE kept RENAME TO keys")
-    assert strict.logged("registry_unavailable")
+    strict.wait_log("registry_unavailable")
     assert raspi.run(command=["whoami"]).returncode == 0
     assert strict.ctl("status")["sources_held"] == 0
 

@@ -80,7 +80,7 @@ def test_relayctl_says_what_changed_and_what_needs_a_restart(conf):
     assert done == {"status": "reloaded", "changed": ["public-address"], "restart": ["user", "workers"]}
     assert file.relay.ctl("host-key")["known_hosts"].startswith("relay.example.net ssh-ed25519 ")
     assert file.relay.ctl("status")["workers"] == 2
-    assert file.relay.logged("changed at the next start only: user workers$")
+    file.relay.wait_log("changed at the next start only: user workers$")
     done = file.reload("workers = 2\n")
     assert done == {"status": "reloaded", "changed": ["public-address"], "restart": []}
     file.write("workers = 3\nlogin-grace = 7s\n")
