@@ -89,8 +89,8 @@ class Relay:
         """Start the program and read its log; does not wait for anything."""
         self.exit_status = None
         self.popen = subprocess.Popen([*self.procs.prefix, *self.argv()], stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self.env,
-                                      process_group=0, **self.popen_options)
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                      process_group=0, **{"env": self.env, **self.popen_options})
         self._reader = threading.Thread(target=self._read_log, args=(self.popen.stderr,), daemon=True)
         self._reader.start()
 
