@@ -345,8 +345,12 @@ class Principal:
         import paramiko
         transport = paramiko.Transport(("127.0.0.1", self.relay.port))
         transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = 20 * SLOW
-        transport.start_client(timeout=20 * SLOW)
-        with open(self.relay.known_hosts) as f:
-            assert transport.get_remote_server_key().get_base64() in f.read()
-        transport.auth_publickey(self.user, paramiko.Ed25519Key.from_private_key_file(self.key))
+        try:
+            transport.start_client(timeout=20 * SLOW)
+            with open(self.relay.known_hosts) as f:
+                assert transport.get_remote_server_key().get_base64() in f.read()
+            transport.auth_publickey(self.user, paramiko.Ed25519Key.from_private_key_file(self.key))
+        except BaseException:
+            transport.close()  # or it stays connected
+            raise
         return transport

@@ -370,7 +370,13 @@ class World:
         def quiet():
             status = self.relay.ctl("status")
             return status["sessions"] == status["waiting"] == status["bridges"] == 0
-        until(quiet, 20, lambda: f"all have left; {self.relay.ctl('status')}")
+
+        def left():
+            counts = self.relay.ctl("status")
+            rows = [(tenant, row) for tenant in self.tenants for what in ("sessions", "bridges")
+                    for row in self.relay.list(what, tenant)]
+            return f"all have left; waiting {counts['waiting']}, bridges {counts['bridges']}; {rows}"
+        until(quiet, 20, left)
 
     def holds(self):
         """Descriptors, and bytes of heap."""
