@@ -31,7 +31,7 @@ static struct options {
     const char *mode, *keys, *client_keys, *client_user, *out;
     struct server server;
     struct address publish, target;
-    unsigned count, parallel, threads, channels, streams, bulk, listen_port;
+    unsigned count, parallel, threads, channels, streams, bulk, listen_port, retry;
     double seconds;
     uint64_t bytes;
     bool down;
@@ -230,18 +230,25 @@ static atomic_uint failed;
 
 static void idle_lost(struct peer *peer)
 {
-    (void)peer;
-    atomic_fetch_add(&failed, 1);
+    if (options.retry > 0)
+        peer_start_later(peer, options.retry);
+    else
+        atomic_fetch_add(&failed, 1);
 }
 
 static void idle_up(struct peer *peer)
 {
+    if (peer->on_gone != idle_lost) /* for the first time */
+        arrive();
     peer->on_gone = idle_lost;
-    arrive();
 }
 
 static void idle_failed(struct peer *peer)
 {
+    if (options.retry > 0) {
+        peer_start_later(peer, options.retry);
+        return;
+    }
     if (atomic_fetch_add(&failed, 1) < 5)
         fprintf(stderr, "load: session %u: %s\n", peer->number, peer->error);
     arrive();
@@ -614,7 +621,9 @@ static const struct mode {
     const char *help;
 } modes[] = {
     { "keys", write_keys, "--count N --out DIR: DIR/keys (private, PEM) and DIR/keys.pub (authorized_keys)" },
-    { "idle", idle, "--count N [--publish NAME:PORT]: log in and publish, all at once, and stay" },
+    { "idle", idle,
+      "--count N [--publish NAME:PORT] [--retry MS]: log in and publish, all at once, and stay;\n"
+      "                with --retry whoever fails or is lost tries again after MS" },
     { "login", login, "--parallel P (--seconds S | --count N): log in and leave, P at a time" },
     { "echo", echo,
       "--client-keys FILE --target NAME:PORT --seconds S [--bulk N [--direction D]]:\n"
@@ -675,6 +684,7 @@ static void parse(int argc, char **argv)
         SECONDS,
         BYTES,
         DIRECTION,
+        RETRY,
     };
     static const struct option names[] = {
         { "host", 1, NULL, HOST },
@@ -700,6 +710,7 @@ static void parse(int argc, char **argv)
         { "seconds", 1, NULL, SECONDS },
         { "bytes", 1, NULL, BYTES },
         { "direction", 1, NULL, DIRECTION },
+        { "retry", 1, NULL, RETRY },
         { NULL, 0, NULL, 0 },
     };
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -770,6 +781,9 @@ static void parse(int argc, char **argv)
             break;
         case BYTES:
             options.bytes = strtoull(optarg, NULL, 10);
+            break;
+        case RETRY:
+            options.retry = number;
             break;
         case DIRECTION:
             options.down = strcmp(optarg, "down") == 0;

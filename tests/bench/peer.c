@@ -86,9 +86,29 @@ void peer_start(struct peer *peer)
     from.sin_addr.s_addr = htonl(0x7f000001u + peer->number % 65000u);
     if (peer->server->spread && bind(peer->fd, (struct sockaddr *)&from, sizeof(from)) != 0)
         die("bind: %s", strerror(errno));
-    if (connect(peer->fd, (struct sockaddr *)&to, sizeof(to)) != 0 && errno != EINPROGRESS)
-        die("connect: %s", strerror(errno));
+    int error = connect(peer->fd, (struct sockaddr *)&to, sizeof(to)) != 0 ? errno : 0;
+    if (error != 0 && error != EINPROGRESS && error != ECONNREFUSED)
+        die("connect: %s", strerror(error));
+    peer->refused = error == ECONNREFUSED;
     watch(peer, EPOLL_CTL_ADD);
+}
+
+void peer_start_later(struct peer *peer, unsigned ms)
+{
+    peer->start_at = now_ns() + ms * 1000000ull;
+    DL_APPEND2(peer->loop->later, peer, later_prev, later_next);
+}
+
+/* Starts those whose time has come; returns the milliseconds until the next, or -1. */
+static int start_again(struct loop *loop)
+{
+    struct peer *peer;
+    uint64_t now = now_ns();
+    while ((peer = loop->later) != NULL && peer->start_at <= now) {
+        DL_DELETE2(loop->later, peer, later_prev, later_next);
+        peer_start(peer);
+    }
+    return peer != NULL ? (int)((peer->start_at - now) / 1000000) + 1 : -1;
 }
 
 static void set(ssh_session ssh, enum ssh_options_e option, const void *value)
@@ -105,7 +125,7 @@ static int connected(struct peer *peer)
     struct sockaddr_storage to;
     socklen_t to_len = sizeof(to);
     getsockopt(peer->fd, SOL_SOCKET, SO_ERROR, &error, &len);
-    if (error != 0)
+    if (error != 0 || peer->refused)
         return SSH_ERROR;
     if (getpeername(peer->fd, (struct sockaddr *)&to, &to_len) != 0)
         return SSH_AGAIN;
@@ -430,7 +450,8 @@ static void *run(void *arg)
     struct loop *loop = arg;
     struct epoll_event events[256];
     for (;;) {
-        int n = epoll_wait(loop->epoll, events, 256, loop->due != NULL ? 0 : -1);
+        int wait = start_again(loop);
+        int n = epoll_wait(loop->epoll, events, 256, loop->due != NULL ? 0 : wait);
         for (int i = 0; i < n; i++) {
             if (events[i].data.ptr == NULL)
                 run_posted(loop);

@@ -22,7 +22,8 @@ struct loop {
     pthread_mutex_t lock;
     void (*posted)(void *arg); /* under the lock */
     void *posted_arg;
-    struct peer *due; /* to be served before the next wait */
+    struct peer *due;   /* to be served before the next wait */
+    struct peer *later; /* to be started again, the first one first */
 };
 
 void loop_start(struct loop *loop);
@@ -60,9 +61,11 @@ struct peer {
     char error[120]; /* why it is gone */
     ssh_session ssh;
     int fd;
-    bool wants_write, is_due;
+    bool refused, wants_write, is_due;
     struct ssh_counter_struct socket;
     struct peer *next_due;
+    uint64_t start_at; /* ns */
+    struct peer *later_prev, *later_next;
     struct lane *work, *writers;
 };
 
@@ -92,6 +95,9 @@ struct lane {
 /* Begins to connect. `peer` is filled in up to `on_open`. */
 void peer_start(struct peer *peer);
 void peer_leave(struct peer *peer);
+
+/* Starts it again after a while, which is the same for all peers of a run. */
+void peer_start_later(struct peer *peer, unsigned ms);
 
 struct lane *lane_open(struct peer *peer, const struct address *target, const struct lane_ops *ops,
                        void *arg);

@@ -1,5 +1,7 @@
 """Fixtures of the end-to-end tests. `make_relay(rekey_limit="1M")` starts a relayd with options; `relay` is a plain one."""
 
+import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -15,6 +17,28 @@ import relay as relaylib  # noqa: E402
 from net import Net  # noqa: E402
 from procs import Procs  # noqa: E402
 from sshd import Sshd  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: no other test runs meanwhile, because it measures what relayd promises")
+
+
+@contextlib.contextmanager
+def locked(name, how):
+    """Across all workers, and all runs of the tests on this machine."""
+    with open(os.path.join(tempfile.gettempdir(), f"relayd-tests-{os.getuid()}.{name}"), "w") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def room(request):
+    """Shared by all tests but those that are marked: each of these waits for the others, and keeps new ones at the door."""
+    with contextlib.ExitStack() as held:
+        with locked("door", fcntl.LOCK_EX):
+            alone = request.node.get_closest_marker("alone") is not None
+            held.enter_context(locked("room", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        yield
 
 
 @pytest.fixture(scope="session")

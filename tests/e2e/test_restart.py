@@ -1,27 +1,33 @@
 """relayd restarts under load: whoever retries gets the right answer or none."""
 
 import contextlib
+import os
 import random
+import subprocess
 import threading
 import time
 
 import paramiko
 import pytest
 
+from control import ControlSocket
 from hostile import CLOSE, DATA, Raw
 from procs import SLOW, until
+from relay import RELAYD
 
+LOAD = os.path.join(os.path.dirname(os.path.dirname(RELAYD)), "tests", "bench", "load")
 DEVICES, RETIRED, CLIENTS = 50, 10, 10
+FLEET, FLEET_BACK = 2000, 5  # devices, seconds
 FAILED = (AssertionError, EOFError, OSError, paramiko.SSHException)
 
 
 class Swarm:
     """Devices that serve their own name, and clients that ask for them, all of which come back until they are stopped."""
 
-    def __init__(self, relay):
+    def __init__(self, relay, devices=DEVICES, clients=CLIENTS):
         self.relay, self.stop, self.wrong, self.right = relay, threading.Event(), [], 0
-        self.devices = [relay.add_device(f"d{i}") for i in range(DEVICES)]
-        self.clients = [relay.add_client(f"c{i}") for i in range(CLIENTS)]
+        self.devices = [relay.add_device(f"d{i}") for i in range(devices)]
+        self.clients = [relay.add_client(f"c{i}") for i in range(clients)]
         self.retired = threading.Event()
         self.threads = [threading.Thread(target=self.again, args=(self.serve, device)) for device in self.devices]
         self.threads += [threading.Thread(target=self.again, args=(self.ask, client)) for client in self.clients]
@@ -99,5 +105,46 @@ def test_clients_that_retry_see_no_wrong_answer(wait, kill, make_relay):
         until(lambda: swarm.right > before + 50, 30, "clients are served")
         assert swarm.wrong == []
         assert all(row["publishers"] == int(row["name"] in names) for row in relay.list("endpoints"))
+    finally:
+        swarm.end()
+
+
+@pytest.fixture
+def fleet(make_relay, folder, procs):
+    """A relayd, and FLEET devices of the load generator that have logged in and try again every 200 ms."""
+    relay = make_relay()
+    subprocess.run([LOAD, "keys", "--count", str(FLEET), "--out", folder], check=True)
+    with open(os.path.join(folder, "keys.pub")) as f, ControlSocket(relay.socket) as control:
+        for number, key in enumerate(f):
+            assert control.call("add-device", {"name": f"f{number}", "key": key.strip()})["ok"]
+    with subprocess.Popen([LOAD, "idle", "--port", str(relay.port), "--count", str(FLEET), "--retry", "200",
+                           "--keys", os.path.join(folder, "keys")],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
+        try:
+            for sent, expected in ("", "ready"), ("\n", f'"count": {FLEET}, "failed": 0'):
+                load.stdin.write(sent)
+                load.stdin.flush()
+                assert expected in load.stdout.readline()
+            yield relay
+        finally:
+            load.kill()
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
+def test_a_fleet_is_back_in_seconds(kill, fleet):
+    swarm = Swarm(fleet, devices=3, clients=2)
+    everything = FLEET + len(swarm.devices)
+
+    def published():
+        return fleet.ctl("status")["endpoints"]
+    try:
+        until(lambda: published() == everything and swarm.right > 10, 60, "the fleet is there, and clients are served")
+        fleet.restart(kill=kill)
+        up, before = time.monotonic(), swarm.right
+        until(lambda: published() == everything, FLEET_BACK, lambda: f"all are back; {published()} of {everything}")
+        print(f"{everything} devices published {time.monotonic() - up:.1f} s after the start")
+        until(lambda: swarm.right > before + 10, 30, "clients are served")
+        assert swarm.wrong == []
     finally:
         swarm.end()
