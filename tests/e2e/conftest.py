@@ -133,8 +133,8 @@ def make_sshd(procs, folder, net):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest test begins first, or the others would wait for it at the end."""
-    items.sort(key=lambda item: "test_soak" not in item.nodeid)
+    """First those that run alone, so that they need not wait; then the longest, for which the others would wait."""
+    items.sort(key=lambda item: (item.get_closest_marker("alone") is None, "test_soak" not in item.nodeid))
 
 
 @pytest.hookimpl(hookwrapper=True)
