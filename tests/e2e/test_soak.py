@@ -364,6 +364,8 @@ class World:
         self.over.set()
         while self.threads:
             self.threads.pop().join(60 * SLOW)
+        print(self.counts)
+        assert not self.wrongs, "\n".join(self.wrongs)
         self.wait_quiet()
 
     def wait_quiet(self):
@@ -391,8 +393,6 @@ def test_soak(make_relay, net, chance):
         world.cycle()
     before = world.holds()
     world.soak()
-    print(world.counts, before, world.holds())
-    assert not world.wrongs, "\n".join(world.wrongs)
     assert relay.running and min(world.counts.get(what, 0) for what in ("whole", "cut", "refused", "revoked")) > 0
     world.over.clear()
     world.soaking = False
@@ -401,4 +401,5 @@ def test_soak(make_relay, net, chance):
     def as_before():
         now = world.holds()
         return now[0] <= before[0] * 1.05 and (sanitized() or now[1] <= before[1] * 1.05)
+    print(before, world.holds())
     until(as_before, 10, lambda: f"descriptors and heap as before, {before}; now {world.holds()}")
