@@ -87,26 +87,49 @@ class Person:
             raise Wrong(f"{self.tenant}/{self.name} got other bytes than {sender} sent")
         return len(data) == HEADER.size + size
 
-    def exchange(self, stream):
-        """Says all, at times with a break, hears all until the end; a connection that breaks is an end, too."""
-        data, message = b"", self.message()
-        stream.settimeout(30 * SLOW)
+    def say(self, stream, message, hung):
+        """Sends it all, at times with a break, and its end."""
         try:
-            with contextlib.suppress(*TROUBLE):
-                if self.world.soaking and self.chance.random() < 0.2:
-                    stream.sendall(message[:len(message) // 2])
-                    self.world.pause(self.chance.uniform(0, 1))
-                    message = message[len(message) // 2:]
-                stream.sendall(message)
-                stream.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionError, EOFError):
+            if self.world.soaking and self.chance.random() < 0.2:
+                stream.sendall(message[:len(message) // 2])
+                self.world.pause(self.chance.uniform(0, 1))
+                message = message[len(message) // 2:]
+            stream.sendall(message)
+            stream.shutdown(socket.SHUT_WR)
+        except TimeoutError:
+            hung.append("what it sends")
+        except TROUBLE:
+            pass
+
+    def hear(self, stream, hung):
+        """All that comes until the end; a connection that breaks is an end, too."""
+        data = b""
+        with contextlib.suppress(*TROUBLE):
+            try:
                 while piece := stream.recv(65536):
                     data += piece
-        except TimeoutError:
-            raise Wrong(f"{self.tenant}/{self.name}: a stream hangs after {len(data)} bytes") from None
-        finally:
-            with contextlib.suppress(*TROUBLE):
-                stream.close()
+            except TimeoutError:
+                hung.append("what it waits for")
+        return data
+
+    def exchange(self, stream, hears_all=True):
+        """Speaks and listens at once; returns what came. Not hears_all: ssh -W ends when the other side has said all."""
+        hung = []
+        stream.settimeout(30 * SLOW)
+        speaker = threading.Thread(target=self.say, args=(stream, self.message(), hung), daemon=True)
+        speaker.start()
+        data = self.hear(stream, hung)
+        if hears_all:
+            speaker.join()
+        # paramiko forgets a channel that comes while its connection goes
+        forgotten = isinstance(stream, paramiko.Channel) and not stream.transport.is_active()
+        with contextlib.suppress(*TROUBLE):
+            stream.shutdown(socket.SHUT_RDWR)
+        speaker.join()
+        with contextlib.suppress(*TROUBLE):
+            stream.close()
+        if hung and not forgotten:
+            raise Wrong(f"{self.tenant}/{self.name}: a stream hangs: {hung}; {len(data)} bytes came")
         return data
 
 
@@ -244,10 +267,14 @@ class Client(Person):
             stream = link.open(device.name)
         except paramiko.ChannelException:
             return self.world.count("refused")
+        except paramiko.SSHException as e:
+            if "Timeout" in str(e):
+                raise Wrong(f"{self.tenant}/{self.name}: no answer to an open of {device.name}") from None
+            raise
         if self.chance.random() < 0.1 and self.world.soaking:
             stream.close()
             return self.world.count("left at once")
-        data = self.exchange(stream)
+        data = self.exchange(stream, hears_all=not self.by_openssh)
         if self.check(data, device.name):
             return self.world.count("whole")
         if self.by_openssh and data == b"":
@@ -364,6 +391,8 @@ class World:
         self.over.set()
         while self.threads:
             self.threads.pop().join(60 * SLOW)
+        print(self.counts)
+        assert not self.wrongs, "\n".join(self.wrongs)
         self.wait_quiet()
 
     def wait_quiet(self):
@@ -391,8 +420,6 @@ def test_soak(make_relay, net, chance):
         world.cycle()
     before = world.holds()
     world.soak()
-    print(world.counts, before, world.holds())
-    assert not world.wrongs, "\n".join(world.wrongs)
     assert relay.running and min(world.counts.get(what, 0) for what in ("whole", "cut", "refused", "revoked")) > 0
     world.over.clear()
     world.soaking = False
@@ -401,4 +428,5 @@ def test_soak(make_relay, net, chance):
     def as_before():
         now = world.holds()
         return now[0] <= before[0] * 1.05 and (sanitized() or now[1] <= before[1] * 1.05)
+    print(before, world.holds())
     until(as_before, 10, lambda: f"descriptors and heap as before, {before}; now {world.holds()}")

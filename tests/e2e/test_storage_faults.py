@@ -199,7 +199,7 @@ def test_each_page_that_is_damaged_before_the_start(relay, traffic):
                 relay.kill9()
             else:
                 assert 0 < relay.popen.wait() < 128
-                assert relay.logged("cannot (open|read) the database .*(malformed|not a database)", since)
+                relay.wait_log("cannot (open|read) the database .*(malformed|not a database)", since)
                 refusals += 1
                 relay.popen = None
             for suffix in ("-wal", "-shm"):
