@@ -138,7 +138,7 @@ def opens(results, plan):
 
 
 def echo(results, plan):
-    where = {"alone": "idle relay", "neighbour": "another tenant\\nsaturates it",
+    where = {"alone": "idle relay", "awake": "idle relay,\\ncores awake", "neighbour": "another tenant\\nsaturates it",
              **{f"beside {d}": f"bulk {d} on the\\nsame session" for d in plan.directions}}
     panels = [bars(results, f"One-byte round trip, {p} (µs)", list(where.values()),
                    pair_of([(f"echo_{p}_us", w) for w in where]), True) for p in ("p50", "p99")]

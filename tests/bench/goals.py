@@ -92,6 +92,8 @@ def latency_goals(results, plan):
     for what, where, name, part, bound in [
             ("one-byte round trip, idle relay, p50", "alone", "echo_p50_us", "≤ 0.45 of sshd", 0.45),
             ("one-byte round trip, idle relay, p99", "alone", "echo_p99_us", "≤ 0.6 of sshd", 0.6),
+            ("one-byte round trip, idle relay, cores kept awake, p50", "awake", "echo_p50_us", "≤ 0.45 of sshd", 0.45),
+            ("one-byte round trip, idle relay, cores kept awake, p99", "awake", "echo_p99_us", "≤ 0.6 of sshd", 0.6),
             ("round trip p99 while another tenant saturates the relay", "neighbour", "echo_p99_us", "≤ sshd", 1),
             *((f"round trip p99 beside a bulk stream of the same session, {d}", f"beside {d}", "echo_p99_us",
                "≤ sshd", 1) for d in plan.directions)]:

@@ -1,11 +1,13 @@
 """What a server costs, read from /proc, and the load generator through its phases."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import select
 import signal
 import subprocess
+import sys
 import time
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -16,6 +18,27 @@ CALM_CPU = 0.005  # seconds used in 0.2 s
 
 class Failed(Exception):
     """A measurement that could not be made, in a sentence for people."""
+
+
+# ---- The machine
+
+
+@contextlib.contextmanager
+def cores_awake():
+    """A process of the lowest priority spins on each core. In a virtual machine the wake-up of a core that has halted takes
+    some 50 µs of the hypervisor's, which come and go with the scheduler's choice of a core, whatever the server does."""
+    spin = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n for _ in range(1000000): pass"
+    spinners = []
+    try:
+        for core in sorted(os.sched_getaffinity(0)):
+            spinners.append(subprocess.Popen([sys.executable, "-c", spin]))
+            os.sched_setaffinity(spinners[-1].pid, {core})
+            os.sched_setscheduler(spinners[-1].pid, os.SCHED_IDLE, os.sched_param(0))
+        yield
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
 
 
 # ---- A server and all its processes

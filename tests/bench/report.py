@@ -95,6 +95,9 @@ ratio is relayd's median over sshd's. All figures are of one run, whose command,
   there before. **ratio** beside *flat* goals is of two figures of relayd.
 * **HAProxy** with one thread moves the same bytes without SSH; `openssl speed` says what one pass of the cipher
   costs. A relay must read, decrypt, encrypt and write: HAProxy + twice the cipher is the least that one can hope for.
+* **Round trips** are made by one thread of the load, which is client and device. *Cores kept awake* means that a process
+  of the lowest priority (`SCHED_IDLE`) spins on each core: in a virtual machine the wake-up of a core that has halted
+  costs some 50 µs of the hypervisor's, more than the server does, and how often it happens is up to the scheduler.
 * *up* is from the client to the device, *down* from the device to the client.
 """
 
@@ -131,7 +134,7 @@ def detail_sections(results, plan):
 
 
 def situations(plan):
-    return [("idle relay", "alone"), ("another tenant saturates the relay", "neighbour"),
+    return [("idle relay", "alone"), ("idle relay, cores kept awake", "awake"), ("another tenant saturates the relay", "neighbour"),
             *((f"bulk {d} on the same session", f"beside {d}") for d in plan.directions)]
 
 
