@@ -52,6 +52,7 @@ static void pause_accepting(struct listener *listener, const char *why)
     for (size_t i = 0; i < listener->n; i++)
         evconnlistener_disable(listener->sockets[i]);
     evtimer_add(listener->resume, &delay);
+    gate_set_full();
     if (now < listener->said || now - listener->said >= QUIET_S) {
         log_warn("%s: new connections wait until some have left", why);
         listener->said = now;

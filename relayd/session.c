@@ -131,7 +131,6 @@ struct session *session_new(struct loop *loop, int fd, const char *address, uint
     ssh_set_callbacks(session->ssh, &session->callbacks);
     if (session_attach(session, loop) != 0)
         session_close(session, REASON_out_of_memory, NULL);
-    session_set_timer(session, loop->config->login_grace);
     ssh_handle_key_exchange(session->ssh); /* sends our banner; the rest comes with the peer's */
     session_touch(session);
     return session;

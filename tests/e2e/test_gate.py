@@ -109,6 +109,14 @@ def test_a_health_check_is_never_held_back(strict):
     assert strict.ctl("status")["sources_held"] == 0
 
 
+def test_who_says_nothing_for_long_and_leaves_before_the_grace_is_over_is_held_back(strict):
+    socks = [connect(strict.port) for _ in range(2)]
+    time.sleep(4 * SLOW)
+    for sock in socks:
+        sock.close()
+    strict.wait_log(HELD + "it did not log in in time")
+
+
 def test_many_keys_before_the_right_one_are_no_failure(strict, keys):
     raspi = strict.add_device("raspi")
     wrong = "".join(f"IdentityFile {keys.new()}\n" for _ in range(8))
@@ -201,6 +209,46 @@ def greeted(sock, timeout):
         return False
 
 
+@contextlib.contextmanager
+def talking(socks):
+    """Meanwhile each of them says a little now and then: it keeps its place."""
+    done = threading.Event()
+
+    def talk():
+        while not done.wait(0.5):
+            for sock in socks:
+                with contextlib.suppress(OSError):
+                    sock.send(b"S")
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_at_max_logins_who_is_silent_makes_room(make_relay, net):
+    relay = make_relay(penalty_exempt="127.0.0.1/32", max_logins=10, login_grace="10m")
+    raspi = relay.add_device("raspi")
+    silent = [socket.create_connection(("127.0.0.1", relay.port), source_address=("127.0.0.2", 0)) for _ in range(10)]
+    assert all(greeted(s, 20 * SLOW) for s in silent)
+    with net.connect(relay.port) as talker, talking([talker]):
+        assert raspi.run(command=["whoami"]).returncode == 0
+        relay.wait_log("closed: the login took too long: it was silent while others waited")
+        relay.wait_log("connections from 127.0.0.2 are held back for .*: it did not log in in time")
+        assert greeted(talker, 20 * SLOW) and relay.ctl("status")["waiting"] >= 1
+    for sock in silent:
+        sock.close()
+
+
+def test_while_there_is_room_nobody_has_to_hurry(make_relay, net):
+    relay = make_relay(max_logins=10)
+    sock = net.connect(relay.port)
+    time.sleep(5 * SLOW)
+    assert relay.ctl("status")["waiting"] == 1 and greeted(sock, 1)
+
+
 def test_at_max_logins_the_rest_waits_and_nobody_is_refused(make_relay, net):
     relay = make_relay(max_logins=10)
     raspi = relay.add_device("raspi")
@@ -211,9 +259,10 @@ def test_at_max_logins_the_rest_waits_and_nobody_is_refused(make_relay, net):
     assert all(greeted(s, 20 * SLOW) for s in idle)
     relay.wait_log("no more than 10 connections that have not logged in .see max-logins.: new connections wait")
     late = [net.connect(relay.port) for _ in range(5)]
-    assert not greeted(late[0], 0.3)
-    assert relay.ctl("status")["waiting"] == 10
-    assert echoes(sock) and echoes(net.connect(port)), "what is up goes on"
+    with talking(idle):
+        assert not greeted(late[0], 0.3)
+        assert relay.ctl("status")["waiting"] == 10
+        assert echoes(sock) and echoes(net.connect(port)), "what is up goes on"
     for s in idle[:5]:
         s.close()
     assert all(greeted(s, 20 * SLOW) for s in late)
@@ -276,9 +325,10 @@ def test_at_the_limit_of_descriptors_accepting_pauses_and_goes_on(make_relay, ne
     idle = [net.connect(relay.port) for _ in range(most)]
     assert all(greeted(s, 20 * SLOW) for s in idle)
     late = [net.connect(relay.port) for _ in range(5)]
-    assert not greeted(late[0], 0.3)
-    relay.wait_log("no more than 86 connections .see the limit of open files.: new connections wait")
-    assert echoes(sock) and echoes(net.connect(port)) and relay.add_tenant("t")["status"] == "added"
+    with talking(idle):
+        assert not greeted(late[0], 0.3)
+        relay.wait_log("no more than 86 connections .see the limit of open files.: new connections wait")
+        assert echoes(sock) and echoes(net.connect(port)) and relay.add_tenant("t")["status"] == "added"
     for s in idle[:5]:
         s.close()
     assert all(greeted(s, 20 * SLOW) for s in late)
