@@ -12,7 +12,7 @@ static const struct {
     [PENALTY_left_early] = { 1, "it left without an attempt to log in" },
     [PENALTY_bad_login] = { 5, "it failed to log in" },
     [PENALTY_too_slow] = { 10, "it did not log in in time" },
-    [PENALTY_garbage] = { 10, "it did not speak SSH" },
+    [PENALTY_garbage] = { 10, "it spoke no SSH that relayd understands" },
 };
 
 /* One that owes. In the hash in the order of their last failures. */
