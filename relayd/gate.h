@@ -25,7 +25,7 @@ bool gate_is_full(void);
 /* To whom a connection is laid: nobody, if the address is exempt. */
 struct source gate_source(const struct sockaddr *address);
 
-/* May it come in? *delay: after how many microseconds. */
+/* May one more come in now? *delay: after how many microseconds to ask again. */
 enum penalty_verdict gate_check(const struct source *source, uint64_t *delay);
 
 /* One was refused. */

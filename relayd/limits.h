@@ -60,7 +60,6 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of the process. */
 #define LIMIT_WRITES_BEHIND 65536 /* rows waiting for the keeper */
-#define LIMIT_DELAYED 1000        /* connections of sources that are slowed */
 #define LIMIT_SOURCES 65536       /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64
 #define LIMIT_DESCRIPTOR_RESERVE 64   /* descriptors that sessions leave to everything else, */

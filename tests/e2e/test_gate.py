@@ -141,6 +141,24 @@ def test_a_source_with_sessions_is_slowed_and_never_refused(strict, net):
     assert status["connections_refused"] == 0 and status["sources_held"] == 1
 
 
+def test_of_a_source_with_sessions_any_number_waits_and_none_is_refused(strict):
+    raspi = strict.add_device("raspi")
+    raspi.ssh("-N")
+    until(lambda: strict.ctl("status")["sessions"] == 1, what="the session")
+    fail_until_held(strict, wrong_key(strict, strict.stranger()))
+    since = strict.mark()
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(strict.port)) for _ in range(300)]
+        assert greeted(socks[0], 20 * SLOW) and greeted(socks[9], 20 * SLOW)
+        assert not greeted(socks[-1], 0.3), "nobody was slowed"
+        for sock in socks[20:-1]:
+            sock.close()
+        assert greeted(socks[-1], 20 * SLOW), "those that have left are still waited for"
+    assert strict.ctl("status")["connections_refused"] == 0
+    until(lambda: strict.ctl("status")["waiting"] == 0, what="all gone")
+    assert len(strict.logged("closed: ", since)) < 60, "those that left had to be served"
+
+
 def test_the_last_session_that_leaves_ends_that(strict):
     raspi = strict.add_device("raspi")
     session = raspi.ssh("-N")
