@@ -51,7 +51,8 @@ struct session {
     char address[64];
     uint16_t port;
     time_t since;
-    int64_t login_by; /* when the time for the login is up, as loop->now */
+    int64_t login_by;           /* when the time for the login is up, as loop->now */
+    unsigned dead_peer_timeout; /* ms; that its socket was told when it came */
     unsigned attempts;
 
     /* Who it is; found out at login, and again on the tenant's worker. */
