@@ -84,6 +84,32 @@ def test_wrong_keys_are_held_back_and_ssh_shows_why(strict):
     strict.wait_log(HELD + "it failed to log in")
 
 
+def test_who_sends_too_much_before_the_login_is_held_back(strict):
+    def flood():
+        transport = paramiko.Transport(connect(strict.port))
+        transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = 20 * SLOW
+        ignore = paramiko.Message()
+        ignore.add_byte(b"\2")
+        ignore.add_string(b"x" * 1000)
+        try:
+            transport.start_client(timeout=20 * SLOW)
+            for _ in range(55):
+                transport._send_message(ignore)
+            with pytest.raises(paramiko.BadAuthenticationType):
+                transport.auth_none("raspi")  # is answered: so much is allowed
+            with contextlib.suppress(OSError, EOFError):
+                for _ in range(10):
+                    transport._send_message(ignore)
+            until(lambda: not transport.is_active(), what="the end of the connection")
+        finally:
+            transport.close()
+
+    times = fail_until_held(strict, flood)
+    assert times <= 4
+    strict.wait_log(HELD + "it failed to log in")
+    assert len(strict.logged("closed: too many login attempts, or too much sent before the login")) == times
+
+
 def test_who_leaves_early_is_held_back_late(strict):
     assert fail_until_held(strict, lambda: visit(strict, b"SSH-2.0-probe\r\n", leave=True)) >= 15
 
