@@ -13,12 +13,46 @@
 #include <time.h>
 #include <utlist.h>
 
+#define TICK_US 1000000
+
 /* Whom a key stands for. */
 struct identity {
     int64_t tenant_id, principal_id, key_id;
     char tenant[NAME_SIZE];
     bool expired;
 };
+
+/* ---- The clock ---- */
+
+static void set_tick(struct session *session)
+{
+    int64_t left = session->login_by - session->loop->now;
+    if (left > TICK_US)
+        left = TICK_US;
+    session_set_timer(session, left > 1000 ? (unsigned)(left / 1000) : 1);
+}
+
+void auth_begin(struct session *session)
+{
+    session->login_by = session->loop->now + (int64_t)session->loop->config->login_grace * 1000;
+    set_tick(session);
+}
+
+/* What has arrived and is not read yet is no silence: then relayd is the slow one. */
+void auth_tick(struct session *session)
+{
+    bool heard = session->io_due || session->socket.in_bytes != session->heard_at;
+    session->silent = heard ? 0 : session->silent + 1;
+    session->heard_at = session->socket.in_bytes;
+    if (session->loop->now >= session->login_by)
+        session_close(session, REASON_login_timeout, NULL);
+    else if (session->silent >= LIMIT_LOGIN_SILENCE && gate_is_full())
+        session_close(session, REASON_login_timeout, "it was silent while others waited");
+    else
+        set_tick(session);
+}
+
+/* ---- Keys ---- */
 
 static void identity_from_row(struct query *query, struct identity *identity)
 {
@@ -129,6 +163,8 @@ void auth_message(struct session *session, ssh_message message)
     session_touch(session);
 }
 
+/* ---- The tenant ---- */
+
 /* Which session of a device has to go for a newer one: its oldest standby; else its oldest, as it may be
  * dead and not know it. NULL if it has none. */
 static struct session *dispensable(const struct principal *principal)
@@ -214,6 +250,8 @@ void auth_arrive(struct session *session)
     gate_login(&session->source);
 }
 
+/* ---- The end ---- */
+
 /* Did it begin with something else than a version (RFC 4253, 4.2: 255 bytes at most)? libssh ends such a
  * session as if the peer had left. */
 static bool is_no_ssh(const struct session *session)
@@ -222,8 +260,8 @@ static bool is_no_ssh(const struct session *session)
     return version != NULL ? strncmp(version, "SSH-", 4) != 0 : session->socket.in_bytes > 255;
 }
 
-/* What it has done wrong, that never logged in. Who connects and leaves without a word, as health checks
- * do, has done nothing; nor has who proved a key, or could not be looked up. */
+/* What it has done wrong, that never logged in. Who connects and soon leaves without a word, as health
+ * checks do, has done nothing; nor has who proved a key, or could not be looked up. */
 static enum penalty penalty_for(const struct session *session)
 {
     if (session->tenant_id != 0 || !store_readable())
@@ -237,7 +275,7 @@ static enum penalty penalty_for(const struct session *session)
         return PENALTY_bad_login;
     case REASON_peer_left:
         if (session->socket.in_bytes == 0)
-            return PENALTY_none;
+            return session->silent >= LIMIT_LOGIN_SILENCE ? PENALTY_too_slow : PENALTY_none;
         if (is_no_ssh(session))
             return PENALTY_garbage;
         return session->attempts > 0 ? PENALTY_bad_login : PENALTY_left_early;

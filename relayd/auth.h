@@ -6,6 +6,11 @@
 /* Login by public key. Any worker runs auth_message() until the key is proven; the tenant's worker
  * then looks everything up itself in auth_arrive(), so that a revocation cannot slip between. */
 
+/* Starts the clock of a session in SESSION_LOGIN, which is its timer. At each of its ticks: is the time
+ * up, or is it silent while others wait for its place? */
+void auth_begin(struct session *session);
+void auth_tick(struct session *session);
+
 /* Handles a message of a session in SESSION_LOGIN; the message stays the caller's. When the login
  * succeeds the session is in SESSION_HANDOVER with tenant_id set, and nothing may be read from it
  * before its tenant's worker has it. */

@@ -173,6 +173,13 @@ static const char *parse_TIMEOUT(const char *text, void *value)
     return expected == NULL && *(unsigned *)value == 0 ? "a duration of more than 0, such as 30s" : expected;
 }
 
+/* One in which a healthy peer can answer a few probes, which go out once a second at most. */
+static const char *parse_PATIENCE(const char *text, void *value)
+{
+    const char *expected = parse_DURATION(text, value);
+    return expected == NULL && *(unsigned *)value < 5000 ? "a duration of 5s or more, such as 45s" : expected;
+}
+
 static const char *parse_SIZE(const char *text, void *value)
 {
     static const struct unit units[] = {

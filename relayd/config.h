@@ -44,6 +44,7 @@ struct config_networks {
 #define CONFIG_C_LEVEL unsigned    /* enum log_level */
 #define CONFIG_C_FORMAT bool       /* true: json */
 #define CONFIG_C_TIMEOUT unsigned  /* milliseconds, not 0 */
+#define CONFIG_C_PATIENCE unsigned /* milliseconds, 5000 at least */
 #define CONFIG_C_DURATION unsigned /* milliseconds */
 #define CONFIG_C_SIZE uint64_t     /* bytes */
 

@@ -4,6 +4,7 @@
 #include "relayd/log.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 static struct {
@@ -12,6 +13,8 @@ static struct {
     const struct config *config; /* held */
     uint64_t refused;
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static atomic_uint_fast64_t full_until;
 
 static uint64_t now_us(void)
 {
@@ -49,6 +52,16 @@ unsigned gate_max_logins(void)
     unsigned max = gate.config->max_logins;
     pthread_mutex_unlock(&gate.lock);
     return max;
+}
+
+void gate_set_full(void)
+{
+    atomic_store(&full_until, now_us() + PENALTY_SECOND);
+}
+
+bool gate_is_full(void)
+{
+    return now_us() < atomic_load(&full_until);
 }
 
 static bool is_exempt(const struct config *config, const struct sockaddr *address)

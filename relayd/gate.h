@@ -5,8 +5,8 @@
 #include "relayd/penalty.h"
 
 /* Who may come in before login: the one table of penalties, which the main thread asks at each accept
- * and the workers tell how each connection ended, under a lock that is held for a look-up. All but the
- * first and the last may be called on any thread. */
+ * and the workers tell how each connection ended, under a lock that is held for a look-up. All but
+ * gate_start() and gate_stop() may be called on any thread. */
 
 /* -1 with a reason. */
 int gate_start(const struct config *config, struct failure *failure);
@@ -18,10 +18,14 @@ void gate_configure(const struct config *config);
 /* Above how many connections that have not logged in accepting pauses. */
 unsigned gate_max_logins(void);
 
+/* Accepting has paused; has it within the last second? Then who only holds a place has to leave it. */
+void gate_set_full(void);
+bool gate_is_full(void);
+
 /* To whom a connection is laid: nobody, if the address is exempt. */
 struct source gate_source(const struct sockaddr *address);
 
-/* May it come in? *delay: after how many microseconds. */
+/* May one more come in now? *delay: after how many microseconds to ask again. */
 enum penalty_verdict gate_check(const struct source *source, uint64_t *delay);
 
 /* One was refused. */

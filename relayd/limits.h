@@ -52,6 +52,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
 #define LIMIT_LOGIN_ATTEMPTS 30  /* keys tried in one login, questions included */
 #define LIMIT_LOGIN_BYTES 65536  /* that the peer may send before it has logged in */
+#define LIMIT_LOGIN_SILENCE 3    /* seconds without a byte in a login, if others wait for its place */
 
 /* Of one device. */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
@@ -59,7 +60,6 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of the process. */
 #define LIMIT_WRITES_BEHIND 65536 /* rows waiting for the keeper */
-#define LIMIT_DELAYED 1000        /* connections of sources that are slowed */
 #define LIMIT_SOURCES 65536       /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64
 #define LIMIT_DESCRIPTOR_RESERVE 64   /* descriptors that sessions leave to everything else, */

@@ -1,6 +1,7 @@
 #include "relayd/listener.h"
 
 #include "relayd/gate.h"
+#include "relayd/hash.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
 #include "relayd/systemd.h"
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <event2/listener.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,12 +25,19 @@
 
 /* An accepted socket that has to wait for its turn. */
 struct delayed {
-    struct listener *listener;
-    struct event *due;
     int fd;
     struct sockaddr_storage address;
-    struct source source;
     struct delayed *prev, *next;
+};
+
+/* Those of one source that is slowed, in the order in which they came; there is one while any wait. */
+struct line {
+    struct source source;
+    struct listener *listener;
+    struct event *turn; /* when the first may come in */
+    struct delayed *first;
+    unsigned n;
+    UT_hash_handle hh;
 };
 
 struct listener {
@@ -36,8 +45,8 @@ struct listener {
     size_t n;
     struct event_base *base;
     struct event *resume;
-    struct delayed *delayed;
-    unsigned ndelayed;
+    struct line *lines;
+    unsigned ndelayed; /* in all of them */
     unsigned cap;
     time_t said; /* when the log said last that accepting has paused */
     struct listener_options options;
@@ -52,6 +61,7 @@ static void pause_accepting(struct listener *listener, const char *why)
     for (size_t i = 0; i < listener->n; i++)
         evconnlistener_disable(listener->sockets[i]);
     evtimer_add(listener->resume, &delay);
+    gate_set_full();
     if (now < listener->said || now - listener->said >= QUIET_S) {
         log_warn("%s: new connections wait until some have left", why);
         listener->said = now;
@@ -86,8 +96,6 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
         evconnlistener_enable(listener->sockets[i]);
 }
 
-/* ---- Accepting ---- */
-
 /* Cheap, and before the banner, where a line is allowed (RFC 4253, 4.2); ssh -v shows it. The socket is
  * new, so there is room for the line, or it is lost. */
 static void refuse(int fd)
@@ -98,61 +106,148 @@ static void refuse(int fd)
     gate_refused();
 }
 
-static void drop_delayed(struct delayed *delayed)
+/* ---- Waiting in line ---- */
+
+static struct line *find_line(const struct listener *listener, const struct source *source)
 {
-    struct listener *listener = delayed->listener;
-    DL_DELETE(listener->delayed, delayed);
-    listener->ndelayed--;
-    event_free(delayed->due);
+    struct line *line;
+    HASH_FIND(hh, listener->lines, source, sizeof(*source), line);
+    return line;
+}
+
+/* Takes the first out of the line; its socket is the caller's. */
+static int leave_line(struct line *line)
+{
+    struct delayed *delayed = line->first;
+    int fd = delayed->fd;
+    DL_DELETE(line->first, delayed);
+    line->n--;
+    line->listener->ndelayed--;
     free(delayed);
+    return fd;
 }
 
-static void on_due(evutil_socket_t fd, short what, void *arg)
+static void free_line(struct line *line)
 {
-    struct delayed *delayed = arg;
-    (void)fd, (void)what;
-    delayed->listener->options.accepting(delayed->fd, (const struct sockaddr *)&delayed->address,
-                                         &delayed->source);
-    drop_delayed(delayed);
+    HASH_DEL(line->listener->lines, line);
+    event_free(line->turn);
+    free(line);
 }
 
-/* -1: too many wait already, or there is no memory. */
-static int delay(struct listener *listener, int fd, const struct sockaddr *address, socklen_t len,
-                 const struct source *source, uint64_t us)
+static bool has_given_up(int fd)
+{
+    struct pollfd pollfd = { .fd = fd, .events = POLLRDHUP };
+    return poll(&pollfd, 1, 0) > 0;
+}
+
+static void set_turn(struct line *line, uint64_t us)
 {
     struct timeval due = { .tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000) };
-    struct delayed *delayed = NULL;
-    if (listener->ndelayed >= LIMIT_DELAYED || listener->ndelayed >= listener->cap / 4 ||
-        (delayed = calloc(1, sizeof(*delayed))) == NULL)
-        return -1;
-    delayed->listener = listener;
-    delayed->fd = fd;
-    delayed->source = *source;
-    memcpy(&delayed->address, address, len < sizeof(delayed->address) ? len : sizeof(delayed->address));
-    delayed->due = evtimer_new(listener->base, on_due, delayed);
-    if (delayed->due == NULL || evtimer_add(delayed->due, &due) != 0) {
-        if (delayed->due != NULL)
-            event_free(delayed->due);
+    if (evtimer_add(line->turn, &due) != 0)
+        event_active(line->turn, EV_TIMEOUT, 0); /* rather too early than never */
+}
+
+/* Lets the first in; returns false if it has to wait on, for *us. */
+static bool serve_first(struct line *line, uint64_t *us)
+{
+    struct listener *listener = line->listener;
+    struct sockaddr_storage address = line->first->address;
+    if (has_given_up(line->first->fd)) {
+        close(leave_line(line));
+        return true;
+    }
+    if (listener->options.logins() >= gate_max_logins()) {
+        gate_set_full();
+        *us = PAUSE_MS * 1000;
+        return false;
+    }
+    enum penalty_verdict verdict = gate_check(&line->source, us);
+    if (verdict == PENALTY_DELAY)
+        return false;
+    if (verdict == PENALTY_PASS)
+        listener->options.accepting(leave_line(line), (const struct sockaddr *)&address, &line->source);
+    else
+        refuse(leave_line(line));
+    return true;
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    struct line *line = arg;
+    uint64_t us;
+    (void)fd, (void)what;
+    while (line->first != NULL) {
+        if (!serve_first(line, &us)) {
+            set_turn(line, us);
+            return;
+        }
+    }
+    free_line(line);
+}
+
+static struct line *new_line(struct listener *listener, const struct source *source, uint64_t us)
+{
+    struct line *line = calloc(1, sizeof(*line));
+    if (line == NULL)
+        return NULL;
+    line->source = *source;
+    line->listener = listener;
+    line->turn = evtimer_new(listener->base, on_turn, line);
+    if (line->turn == NULL)
+        goto fail;
+    HASH_ADD(hh, listener->lines, source, sizeof(line->source), line);
+    if (line->hh.tbl == NULL)
+        goto fail;
+    set_turn(line, us);
+    return line;
+fail:
+    if (line->turn != NULL)
+        event_free(line->turn);
+    free(line);
+    return NULL;
+}
+
+/* A quarter of the descriptors may wait, and of one source no more than that leaves to others. */
+static bool has_room(const struct listener *listener, const struct line *line)
+{
+    return listener->ndelayed + (line != NULL ? line->n : 0) < listener->cap / 4;
+}
+
+/* -1: too many wait already, or there is no memory. line: the source's, or NULL. */
+static int stand_in_line(struct listener *listener, struct line *line, int fd, const struct sockaddr *address,
+                         socklen_t len, const struct source *source, uint64_t us)
+{
+    struct delayed *delayed = has_room(listener, line) ? calloc(1, sizeof(*delayed)) : NULL;
+    if (delayed != NULL && line == NULL)
+        line = new_line(listener, source, us);
+    if (delayed == NULL || line == NULL) {
         free(delayed);
         return -1;
     }
-    DL_APPEND(listener->delayed, delayed);
+    delayed->fd = fd;
+    memcpy(&delayed->address, address, len < sizeof(delayed->address) ? len : sizeof(delayed->address));
+    DL_APPEND(line->first, delayed);
+    line->n++;
     listener->ndelayed++;
     return 0;
 }
+
+/* ---- Accepting ---- */
 
 static void on_accept(struct evconnlistener *socket, evutil_socket_t fd, struct sockaddr *address, int len,
                       void *arg)
 {
     struct listener *listener = arg;
     char text[128];
-    uint64_t us;
+    uint64_t us = 0;
     (void)socket;
     struct source source = gate_source(address);
-    enum penalty_verdict verdict = gate_check(&source, &us);
+    struct line *line = find_line(listener, &source);
+    enum penalty_verdict verdict = line != NULL ? PENALTY_DELAY : gate_check(&source, &us);
     if (verdict == PENALTY_PASS)
         listener->options.accepting(fd, address, &source);
-    else if (verdict == PENALTY_REFUSE || delay(listener, fd, address, (socklen_t)len, &source, us) != 0)
+    else if (verdict == PENALTY_REFUSE ||
+             stand_in_line(listener, line, fd, address, (socklen_t)len, &source, us) != 0)
         refuse(fd);
     const char *why = full(listener, text, sizeof(text));
     if (why != NULL)
@@ -305,9 +400,11 @@ void listener_free(struct listener *listener)
         return;
     for (size_t i = 0; i < listener->n; i++)
         evconnlistener_free(listener->sockets[i]);
-    while (listener->delayed != NULL) {
-        close(listener->delayed->fd);
-        drop_delayed(listener->delayed);
+    struct line *line, *next;
+    HASH_ITER(hh, listener->lines, line, next) {
+        while (line->first != NULL)
+            close(leave_line(line));
+        free_line(line);
     }
     event_free(listener->resume);
     free(listener);

@@ -15,6 +15,7 @@
 #define MESSAGE_MAX 2048
 #define LINE_MAX_SIZE (2 * MESSAGE_MAX + 1024)
 #define QUEUE_SIZE (512u * 1024) /* bytes of lines that may wait for the writer */
+#define OWNER_SIZE 65            /* the name of a tenant is one label */
 #define FLUSH_MS 2000            /* for what waits, at the end */
 
 enum queue_state {
@@ -24,15 +25,35 @@ enum queue_state {
     QUEUE_STUCK,  /* the writer hangs in its last write: lines are lost */
 };
 
-/* Lines on their way to the writer. It swaps the buffers and writes one while the other fills. */
+/* What one owner has of the lines that wait. */
+struct share {
+    char owner[OWNER_SIZE];
+    size_t used;
+    unsigned long long lost; /* lines since the first that found no room */
+};
+
+enum {
+    SHARE_OWN,         /* relayd's own lines, and those of the control socket */
+    SHARE_LOGINS,      /* of sessions that have not logged in */
+    SHARE_TENANT,      /* a tenant's, in the order in which they came; from here on */
+    SHARE_OTHERS = 63, /* of all tenants beyond */
+    SHARES,
+};
+
+struct batch {
+    size_t used;
+    unsigned nshares; /* that are in use; at least SHARE_TENANT */
+    struct share shares[SHARES];
+    char lines[QUEUE_SIZE];
+};
+
+/* Lines on their way to the writer. It swaps the batches and writes one while the other fills. */
 static struct queue {
     pthread_mutex_t lock; /* guards all below but what `writing` holds; nothing is locked inside it */
     pthread_cond_t filled, ended;
     enum queue_state state;
-    char *filling;
-    size_t used;
-    unsigned long long lost; /* lines since `filling` was full */
-    char *writing;           /* the writer's */
+    struct batch *filling;
+    struct batch *writing; /* the writer's */
 } queue = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
@@ -151,43 +172,93 @@ static void put_line(const char *line, size_t len)
     }
 }
 
-/* ---- The writer ---- */
+/* ---- What waits ---- */
 
-static void put_lost(unsigned long long lost)
+static void empty(struct batch *batch)
+{
+    batch->used = 0;
+    batch->nshares = 0;
+    while (batch->nshares < SHARE_TENANT)
+        batch->shares[batch->nshares++] = (struct share){ 0 };
+}
+
+static struct share *share_of_tenant(struct batch *batch, const char *tenant)
+{
+    for (unsigned i = SHARE_TENANT; i < batch->nshares; i++)
+        if (strcmp(batch->shares[i].owner, tenant) == 0)
+            return &batch->shares[i];
+    if (batch->nshares == SHARES)
+        return &batch->shares[SHARE_OTHERS];
+    struct share *share = &batch->shares[batch->nshares++];
+    *share = (struct share){ 0 };
+    if (share != &batch->shares[SHARE_OTHERS])
+        snprintf(share->owner, sizeof(share->owner), "%s", tenant);
+    return share;
+}
+
+static struct share *share_of(struct batch *batch, const struct log_subject *subject)
+{
+    if (subject == NULL || (subject->principal == NULL && subject->session == 0))
+        return &batch->shares[SHARE_OWN];
+    return subject->tenant != NULL ? share_of_tenant(batch, subject->tenant) : &batch->shares[SHARE_LOGINS];
+}
+
+/* Nobody has more waiting than is free for the others, so that whoever comes next finds room. After a first
+ * line that was lost all of its owner's are, until the writer makes room: so the gap is in one place, and
+ * said there. */
+static void add_line(struct batch *batch, struct share *share, const char *line, size_t len)
+{
+    size_t left = QUEUE_SIZE - batch->used;
+    bool fits = len <= left && (share == &batch->shares[SHARE_OWN] || share->used + len <= left - len);
+    if (share->lost > 0 || !fits) {
+        share->lost++;
+        return;
+    }
+    memcpy(batch->lines + batch->used, line, len);
+    batch->used += len;
+    share->used += len;
+}
+
+static void put_lost(const struct share *share)
 {
     char text[128], line[LINE_MAX_SIZE];
-    snprintf(text, sizeof(text), "log: %llu lines were lost here, for nobody read the log in time", lost);
-    put_line(line, format_line(LOG_LEVEL_WARN, NULL, text, line));
+    struct log_subject subject = { .tenant = share->owner[0] != '\0' ? share->owner : NULL };
+    if (share->lost == 0)
+        return;
+    snprintf(text, sizeof(text), "log: %llu lines were lost here, for nobody read the log in time",
+             share->lost);
+    put_line(line, format_line(LOG_LEVEL_WARN, &subject, text, line));
 }
 
 /* Each line by a write of its own, as whoever logs does it without a writer. */
-static void put_lines(const char *lines, size_t size)
+static void put_batch(const struct batch *batch)
 {
-    for (const char *end; size > 0; size -= (size_t)(end - lines), lines = end) {
+    const char *lines = batch->lines, *end;
+    for (size_t size = batch->used; size > 0; size -= (size_t)(end - lines), lines = end) {
         end = (const char *)memchr(lines, '\n', size) + 1;
         put_line(lines, (size_t)(end - lines));
     }
+    for (unsigned i = 0; i < batch->nshares; i++)
+        put_lost(&batch->shares[i]);
 }
+
+/* ---- The writer ---- */
 
 static void *run(void *arg)
 {
     (void)arg;
     pthread_mutex_lock(&queue.lock);
     for (;;) {
-        while (queue.used == 0 && queue.state == QUEUE_ON)
+        while (queue.filling->used == 0 && queue.state == QUEUE_ON)
             pthread_cond_wait(&queue.filled, &queue.lock);
-        if (queue.used == 0)
+        if (queue.filling->used == 0)
             break;
-        char *lines = queue.filling;
-        size_t size = queue.used;
-        unsigned long long lost = queue.lost;
+        struct batch *batch = queue.filling;
         queue.filling = queue.writing;
-        queue.writing = lines;
-        queue.used = queue.lost = 0;
+        queue.writing = batch;
+        empty(queue.filling);
         pthread_mutex_unlock(&queue.lock);
-        put_lines(lines, size);
-        if (lost > 0)
-            put_lost(lost);
+        put_batch(batch);
         pthread_mutex_lock(&queue.lock);
     }
     if (queue.state == QUEUE_ENDING)
@@ -197,21 +268,16 @@ static void *run(void *arg)
     return NULL;
 }
 
-/* Returns false if the line is the caller's to write. After a first line that was lost all are, until
- * the writer makes room: so the gap is in one place, and said there. */
-static bool enqueue(const char *line, size_t len)
+/* Returns false if the line is the caller's to write. */
+static bool enqueue(const struct log_subject *subject, const char *line, size_t len)
 {
     pthread_mutex_lock(&queue.lock);
     bool off = queue.state == QUEUE_OFF;
     if (queue.state == QUEUE_ON || queue.state == QUEUE_ENDING) {
-        if (queue.lost > 0 || queue.used + len > QUEUE_SIZE) {
-            queue.lost++;
-        } else {
-            memcpy(queue.filling + queue.used, line, len);
-            queue.used += len;
-            if (queue.used == len)
-                pthread_cond_signal(&queue.filled);
-        }
+        struct batch *batch = queue.filling;
+        add_line(batch, share_of(batch, subject), line, len);
+        if (batch->used == len)
+            pthread_cond_signal(&queue.filled);
     }
     pthread_mutex_unlock(&queue.lock);
     return !off;
@@ -223,10 +289,11 @@ int log_start(void)
     pthread_t thread;
     pthread_attr_t detached;
     pthread_condattr_t monotonic;
-    queue.filling = malloc(QUEUE_SIZE);
-    queue.writing = malloc(QUEUE_SIZE);
+    queue.filling = malloc(sizeof(*queue.filling));
+    queue.writing = malloc(sizeof(*queue.writing));
     if (queue.filling == NULL || queue.writing == NULL)
         goto fail;
+    empty(queue.filling);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&queue.ended, &monotonic);
@@ -278,6 +345,6 @@ void log_write(enum log_level level, const struct log_subject *subject, const ch
     vsnprintf(raw, sizeof(raw), fmt, ap);
     va_end(ap);
     size_t len = format_line(level, subject, raw, line);
-    if (len > 0 && !enqueue(line, len))
+    if (len > 0 && !enqueue(subject, line, len))
         put_line(line, len);
 }

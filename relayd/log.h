@@ -7,11 +7,13 @@
 
 /* Log lines go to stderr, one write() each, from any thread. Bytes outside 0x20..0x7e leave as
  * \xNN, so that whatever a peer chose cannot forge a line or reach a terminal. Between log_start() and
- * log_stop() a thread of the log's own writes them: who logs never waits for who reads. Lines beyond
- * those that may wait are dropped, and their number is written in their place. */
+ * log_stop() a thread of the log's own writes them: who logs never waits for who reads. Of the room
+ * for lines that wait no tenant takes more than it leaves, nor do all that have not logged in. Lines beyond
+ * are dropped, and their number is written in their place. */
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* Whom a line is about; NULL and 0 are left out. */
+/* Whom a line is about; NULL and 0 are left out. A line with neither principal nor session is relayd's own:
+ * what it says of a tenant was done by an administrator. */
 struct log_subject {
     const char *tenant;
     const char *principal;

@@ -12,7 +12,7 @@ static const struct {
     [PENALTY_left_early] = { 1, "it left without an attempt to log in" },
     [PENALTY_bad_login] = { 5, "it failed to log in" },
     [PENALTY_too_slow] = { 10, "it did not log in in time" },
-    [PENALTY_garbage] = { 10, "it did not speak SSH" },
+    [PENALTY_garbage] = { 10, "it spoke no SSH that relayd understands" },
 };
 
 /* One that owes. In the hash in the order of their last failures. */
@@ -166,13 +166,14 @@ enum penalty_verdict penalty_check(struct penalties *penalties, const struct sou
     const struct presence *presence = find_presence(penalties, source);
     if (presence == NULL)
         return PENALTY_REFUSE;
-    if (debtor->next < now)
-        debtor->next = now;
-    if (debtor->next - now > PENALTY_DELAY_MAX)
-        return PENALTY_REFUSE;
-    *delay = debtor->next - now;
+    if (debtor->next > now) {
+        *delay = debtor->next - now;
+        return PENALTY_DELAY;
+    }
+    if (debtor->next + PENALTY_BURST < now)
+        debtor->next = now - PENALTY_BURST;
     debtor->next += PENALTY_SECOND / (PENALTY_RATE + presence->sessions);
-    return *delay > 0 ? PENALTY_DELAY : PENALTY_PASS;
+    return PENALTY_PASS;
 }
 
 size_t penalty_count(const struct penalties *penalties, uint64_t now)

@@ -40,10 +40,9 @@ uint64_t penalty_fail(struct penalties *penalties, const struct source *source, 
 void penalty_login(struct penalties *penalties, const struct source *source);
 void penalty_logout(struct penalties *penalties, const struct source *source);
 
-/* May another connection of the source come in? A source that is held back is refused, but one that has
- * sessions is slowed: a whole fleet may stand behind one address. Then *delay says how long this
- * connection is to wait: PENALTY_RATE, and one more for each session, are let in a second. It is refused
- * too if that would take more than PENALTY_DELAY_MAX. */
+/* May another connection of the source come in now? A source that is held back is refused, but one that
+ * has sessions is slowed: a whole fleet may stand behind one address. PENALTY_RATE, and one more for each
+ * session, are let in a second, and *delay says after how long to ask for the next one again. */
 enum penalty_verdict penalty_check(struct penalties *penalties, const struct source *source, uint64_t now,
                                    uint64_t *delay);
 
@@ -54,6 +53,6 @@ size_t penalty_count(const struct penalties *penalties, uint64_t now);
 #define PENALTY_THRESHOLD (15 * PENALTY_SECOND) /* owed, from which on a source is held back */
 #define PENALTY_MAX (600 * PENALTY_SECOND)      /* that can be owed */
 #define PENALTY_RATE 10
-#define PENALTY_DELAY_MAX (10 * PENALTY_SECOND)
+#define PENALTY_BURST (PENALTY_SECOND / 20) /* whoever asks so much too late loses nothing */
 
 #endif

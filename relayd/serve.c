@@ -105,7 +105,7 @@ static void on_timer_due(struct session *session)
 {
     session->timer_due = false;
     if (session->state == SESSION_LOGIN)
-        session_close(session, REASON_login_timeout, NULL);
+        auth_tick(session);
     else if (session->npublications == 0 && session->nchannels > 0)
         session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
     else if (session->npublications == 0)
@@ -202,8 +202,10 @@ bool serve_pass(struct loop *loop)
 void serve_accept(struct loop *loop, int fd, const struct source *source, const char *address, uint16_t port)
 {
     struct session *session = session_new(loop, fd, address, port, publish_on_global_request);
-    if (session != NULL)
-        session->source = *source;
+    if (session == NULL)
+        return;
+    session->source = *source;
+    auth_begin(session);
 }
 
 void serve_arrive(struct loop *loop, struct session *session)

@@ -116,6 +116,7 @@ struct session *session_new(struct loop *loop, int fd, const char *address, uint
     session->mail.kind = MAIL_SESSION;
     session->id = atomic_fetch_add(&last_id, 1) + 1;
     session->since = time(NULL);
+    session->dead_peer_timeout = loop->config->dead_peer_timeout;
     snprintf(session->address, sizeof(session->address), "%s", address);
     session->port = port;
     session->ssh = sshio_accept(loop->bind, fd, &session->socket, &session->raw, loop->config->rekey_limit);
@@ -131,7 +132,6 @@ struct session *session_new(struct loop *loop, int fd, const char *address, uint
     ssh_set_callbacks(session->ssh, &session->callbacks);
     if (session_attach(session, loop) != 0)
         session_close(session, REASON_out_of_memory, NULL);
-    session_set_timer(session, loop->config->login_grace);
     ssh_handle_key_exchange(session->ssh); /* sends our banner; the rest comes with the peer's */
     session_touch(session);
     return session;

@@ -51,6 +51,8 @@ struct session {
     char address[64];
     uint16_t port;
     time_t since;
+    int64_t login_by;           /* when the time for the login is up, as loop->now */
+    unsigned dead_peer_timeout; /* ms; that its socket was told when it came */
     unsigned attempts;
 
     /* Who it is; found out at login, and again on the tenant's worker. */
@@ -78,7 +80,7 @@ struct session {
     struct refusal refused[LIMIT_REFUSALS_KINDS]; /* so many were refused; the last is for all other kinds */
     uint64_t emptied_at;                          /* socket.in_bytes when libssh had no message left for us */
     uint64_t parked_at; /* raw.out_packets when a rekey swallowed a write, + 1; 0: not parked */
-    uint64_t heard_at;  /* socket.in_bytes at the watch's last tick */
+    uint64_t heard_at;  /* socket.in_bytes at the last tick of the login or the watch */
     uint64_t sent_at;   /* socket.out_bytes then */
     unsigned silent;    /* ticks for which it has owed an answer and sent nothing */
     uint64_t mute_out;  /* raw.out_packets, and */
@@ -133,7 +135,7 @@ void session_close(struct session *session, enum reason reason, const char *deta
 /* Fires once; 0 ms takes it back. */
 void session_set_timer(struct session *session, unsigned ms);
 
-/* The peer owes an answer, or an acknowledgement at least: watch_tick() follows in a second. */
+/* The peer owes an answer, or an acknowledgement at least: watch_serve() looks in a second. */
 void session_watch(struct session *session);
 
 /* False while the socket is full or a rekey parks what is written. */

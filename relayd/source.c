@@ -24,10 +24,21 @@ static uint8_t address_bytes(const struct sockaddr *address, const uint8_t **byt
     return 4;
 }
 
+/* What a NAT64 has translated: behind 64:ff9b::/96 (RFC 6052) stands an IPv4 address. */
+static bool is_translated(const uint8_t *v6)
+{
+    static const uint8_t prefix[12] = { 0x00, 0x64, 0xff, 0x9b };
+    return memcmp(v6, prefix, sizeof(prefix)) == 0;
+}
+
 struct source source_of(const struct sockaddr *address)
 {
     const uint8_t *bytes = NULL;
     struct source source = { .family = address_bytes(address, &bytes) };
+    if (source.family == 6 && is_translated(bytes)) {
+        source.family = 4;
+        bytes += 12;
+    }
     if (source.family != 0)
         memcpy(source.address, bytes, source.family == 4 ? 4 : sizeof(source.address));
     return source;
@@ -61,6 +72,18 @@ static bool has_bits_behind(const struct network *network)
     return memcmp(only_prefix, network->address, sizeof(only_prefix)) != 0;
 }
 
+/* Addresses are compared as IPv4 ones if they are: so are the networks of such. */
+static void unmap(struct network *network)
+{
+    static const uint8_t prefix[12] = { [10] = 0xff, 0xff };
+    if (network->family != 6 || network->bits < 96 || memcmp(network->address, prefix, sizeof(prefix)) != 0)
+        return;
+    memmove(network->address, network->address + 12, 4);
+    memset(network->address + 4, 0, 12);
+    network->family = 4;
+    network->bits -= 96;
+}
+
 int network_parse(const char *text, struct network *network)
 {
     char address[INET6_ADDRSTRLEN];
@@ -83,7 +106,10 @@ int network_parse(const char *text, struct network *network)
     if (n > most)
         return -1;
     network->bits = (uint8_t)n;
-    return has_bits_behind(network) ? -1 : 0;
+    if (has_bits_behind(network))
+        return -1;
+    unmap(network);
+    return 0;
 }
 
 bool network_contains(const struct network *network, const struct sockaddr *address)

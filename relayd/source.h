@@ -14,7 +14,8 @@ struct source {
 
 #define SOURCE_TEXT_SIZE 64
 
-/* An IPv4 address in IPv6 (::ffff:0:0/96) is an IPv4 one. */
+/* An IPv4 address in IPv6 (::ffff:0:0/96) is an IPv4 one, and so is what a NAT64 has
+ * translated (64:ff9b::/96). */
 struct source source_of(const struct sockaddr *address);
 
 /* "192.0.2.1" or "2001:db8::/64". */
@@ -30,6 +31,7 @@ struct network {
 /* "192.0.2.0/24", "2001:db8::/32", or one address. -1: it is none, or has bits behind its prefix. */
 int network_parse(const char *text, struct network *network);
 
+/* A translated address is in the networks of IPv6 alone: what it was before, the translator says. */
 bool network_contains(const struct network *network, const struct sockaddr *address);
 
 #endif

@@ -55,7 +55,7 @@ static void count_silence(struct session *session)
 
 static void tick(struct session *session)
 {
-    unsigned since_ack, dead = patience_of_tcp(session->loop->config->dead_peer_timeout);
+    unsigned since_ack, dead = patience_of_tcp(session->dead_peer_timeout);
     bool delivered = sshio_delivered(session->ssh, &since_ack), owes = owes_answer(session);
     session->tick_due = false;
     session_log_refusals(session);

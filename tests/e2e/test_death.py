@@ -1,5 +1,6 @@
 """Peers that die without a word: the cable is pulled, the process is stopped, an answer never comes."""
 
+import os
 import subprocess
 import sys
 import time
@@ -158,6 +159,28 @@ def test_a_dead_device_is_gone_after_45_seconds_by_default(place, make_relay):
           lambda: f"gone after {time.monotonic() - cut:.1f} s", every=0.1)
     for pipe in held:
         pipe.proc.wait()
+
+
+def test_a_session_keeps_the_timeout_with_which_it_came(make_relay, net, folder):
+    """Its kernel answers less and less often while its window is shut: too seldom for those that come now."""
+    path = os.path.join(folder, "relayd.conf")
+    with open(path, "w") as f:
+        f.write("[relayd]\ndead-peer-timeout = 60s\n")
+    relay = make_relay(args=["--config", path])
+    raspi, alice = relay.add_device("raspi"), relay.add_client("alice")
+    device = raspi.publish(f"7:localhost:{net.echo().port}", expect="raspi:7")
+    held = Pipe(alice, "raspi:7")
+    device.freeze()
+    held.send(bytes(400000))
+    with open(path, "w") as f:
+        f.write("[relayd]\ndead-peer-timeout = 5s\n")
+    assert relay.ctl("reload")["changed"] == ["dead-peer-timeout"]
+    reloaded = time.monotonic()
+    while time.monotonic() - reloaded < 14:
+        assert sessions(relay, "raspi"), relay.logged("closed: ")
+        time.sleep(0.5)
+    device.thaw()
+    assert len(held.proc.stdout.read(400000)) == 400000
 
 
 # ---- the peer's kernel is alive, the peer says nothing

@@ -84,6 +84,32 @@ def test_wrong_keys_are_held_back_and_ssh_shows_why(strict):
     strict.wait_log(HELD + "it failed to log in")
 
 
+def test_who_sends_too_much_before_the_login_is_held_back(strict):
+    def flood():
+        transport = paramiko.Transport(connect(strict.port))
+        transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = 20 * SLOW
+        ignore = paramiko.Message()
+        ignore.add_byte(b"\2")
+        ignore.add_string(b"x" * 1000)
+        try:
+            transport.start_client(timeout=20 * SLOW)
+            for _ in range(55):
+                transport._send_message(ignore)
+            with pytest.raises(paramiko.BadAuthenticationType):
+                transport.auth_none("raspi")  # is answered: so much is allowed
+            with contextlib.suppress(OSError, EOFError):
+                for _ in range(10):
+                    transport._send_message(ignore)
+            until(lambda: not transport.is_active(), what="the end of the connection")
+        finally:
+            transport.close()
+
+    times = fail_until_held(strict, flood)
+    assert times <= 4
+    strict.wait_log(HELD + "it failed to log in")
+    assert len(strict.logged("closed: too many login attempts, or too much sent before the login")) == times
+
+
 def test_who_leaves_early_is_held_back_late(strict):
     assert fail_until_held(strict, lambda: visit(strict, b"SSH-2.0-probe\r\n", leave=True)) >= 15
 
@@ -109,6 +135,14 @@ def test_a_health_check_is_never_held_back(strict):
     assert strict.ctl("status")["sources_held"] == 0
 
 
+def test_who_says_nothing_for_long_and_leaves_before_the_grace_is_over_is_held_back(strict):
+    socks = [connect(strict.port) for _ in range(2)]
+    time.sleep(4 * SLOW)
+    for sock in socks:
+        sock.close()
+    strict.wait_log(HELD + "it did not log in in time")
+
+
 def test_many_keys_before_the_right_one_are_no_failure(strict, keys):
     raspi = strict.add_device("raspi")
     wrong = "".join(f"IdentityFile {keys.new()}\n" for _ in range(8))
@@ -131,6 +165,24 @@ def test_a_source_with_sessions_is_slowed_and_never_refused(strict, net):
         assert all(job.result() == (0, b"hello") for job in jobs)
     status = strict.ctl("status")
     assert status["connections_refused"] == 0 and status["sources_held"] == 1
+
+
+def test_of_a_source_with_sessions_any_number_waits_and_none_is_refused(strict):
+    raspi = strict.add_device("raspi")
+    raspi.ssh("-N")
+    until(lambda: strict.ctl("status")["sessions"] == 1, what="the session")
+    fail_until_held(strict, wrong_key(strict, strict.stranger()))
+    since = strict.mark()
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(strict.port)) for _ in range(300)]
+        assert greeted(socks[0], 20 * SLOW) and greeted(socks[9], 20 * SLOW)
+        assert not greeted(socks[-1], 0.3), "nobody was slowed"
+        for sock in socks[20:-1]:
+            sock.close()
+        assert greeted(socks[-1], 20 * SLOW), "those that have left are still waited for"
+    assert strict.ctl("status")["connections_refused"] == 0
+    until(lambda: strict.ctl("status")["waiting"] == 0, what="all gone")
+    assert len(strict.logged("closed: ", since)) < 60, "those that left had to be served"
 
 
 def test_the_last_session_that_leaves_ends_that(strict):
@@ -201,6 +253,46 @@ def greeted(sock, timeout):
         return False
 
 
+@contextlib.contextmanager
+def talking(socks):
+    """Meanwhile each of them says a little now and then: it keeps its place."""
+    done = threading.Event()
+
+    def talk():
+        while not done.wait(0.5):
+            for sock in socks:
+                with contextlib.suppress(OSError):
+                    sock.send(b"S")
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_at_max_logins_who_is_silent_makes_room(make_relay, net):
+    relay = make_relay(penalty_exempt="127.0.0.1/32", max_logins=10, login_grace="10m")
+    raspi = relay.add_device("raspi")
+    silent = [socket.create_connection(("127.0.0.1", relay.port), source_address=("127.0.0.2", 0)) for _ in range(10)]
+    assert all(greeted(s, 20 * SLOW) for s in silent)
+    with net.connect(relay.port) as talker, talking([talker]):
+        assert raspi.run(command=["whoami"]).returncode == 0
+        relay.wait_log("closed: the login took too long: it was silent while others waited")
+        relay.wait_log("connections from 127.0.0.2 are held back for .*: it did not log in in time")
+        assert greeted(talker, 20 * SLOW) and relay.ctl("status")["waiting"] >= 1
+    for sock in silent:
+        sock.close()
+
+
+def test_while_there_is_room_nobody_has_to_hurry(make_relay, net):
+    relay = make_relay(max_logins=10)
+    sock = net.connect(relay.port)
+    time.sleep(5 * SLOW)
+    assert relay.ctl("status")["waiting"] == 1 and greeted(sock, 1)
+
+
 def test_at_max_logins_the_rest_waits_and_nobody_is_refused(make_relay, net):
     relay = make_relay(max_logins=10)
     raspi = relay.add_device("raspi")
@@ -211,9 +303,10 @@ def test_at_max_logins_the_rest_waits_and_nobody_is_refused(make_relay, net):
     assert all(greeted(s, 20 * SLOW) for s in idle)
     relay.wait_log("no more than 10 connections that have not logged in .see max-logins.: new connections wait")
     late = [net.connect(relay.port) for _ in range(5)]
-    assert not greeted(late[0], 0.3)
-    assert relay.ctl("status")["waiting"] == 10
-    assert echoes(sock) and echoes(net.connect(port)), "what is up goes on"
+    with talking(idle):
+        assert not greeted(late[0], 0.3)
+        assert relay.ctl("status")["waiting"] == 10
+        assert echoes(sock) and echoes(net.connect(port)), "what is up goes on"
     for s in idle[:5]:
         s.close()
     assert all(greeted(s, 20 * SLOW) for s in late)
@@ -276,9 +369,10 @@ def test_at_the_limit_of_descriptors_accepting_pauses_and_goes_on(make_relay, ne
     idle = [net.connect(relay.port) for _ in range(most)]
     assert all(greeted(s, 20 * SLOW) for s in idle)
     late = [net.connect(relay.port) for _ in range(5)]
-    assert not greeted(late[0], 0.3)
-    relay.wait_log("no more than 86 connections .see the limit of open files.: new connections wait")
-    assert echoes(sock) and echoes(net.connect(port)) and relay.add_tenant("t")["status"] == "added"
+    with talking(idle):
+        assert not greeted(late[0], 0.3)
+        relay.wait_log("no more than 86 connections .see the limit of open files.: new connections wait")
+        assert echoes(sock) and echoes(net.connect(port)) and relay.add_tenant("t")["status"] == "added"
     for s in idle[:5]:
         s.close()
     assert all(greeted(s, 20 * SLOW) for s in late)

@@ -27,11 +27,14 @@ def test_a_log_that_nobody_reads_stalls_nothing_and_what_is_lost_is_counted(rela
     try:
         flood_the_log(eve)
         assert bystanders.fine()
-        assert relay.add_client("late").run(command=["whoami"]).returncode == 0
+        other = relay.add_client("late", tenant=relay.add_tenant("other")["name"])
+        assert other.run(command=["whoami"]).returncode == 0
     finally:
         relay.log_is_read.set()
-    flood, gap = r"principal=eve .* (published|withdrew) eve:1", r" warn log: (\d+) lines were lost here"
+    flood, gap = r"principal=eve .* (published|withdrew) eve:1", r" warn tenant=default log: (\d+) lines were lost here"
     relay.wait_log(gap, since)
+    relay.wait_log("info tenant=other .*logged in as client", since)  # its lines have room of their own,
+    relay.wait_log("info tenant=other control: add-client: added late", since)  # as has what administrators do
 
     def kept():
         return len(relay.logged(flood, since))

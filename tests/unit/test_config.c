@@ -135,6 +135,7 @@ Test(config, durations)
 Test(config, timeouts_are_not_nothing)
 {
     expect_values("--login-grace", LIST("1ms", "30s"), LIST("0", "0s", "0ms", "", "30"));
+    expect_values("--dead-peer-timeout", LIST("5s", "5000ms", "1h"), LIST("0s", "4s", "4999ms", "5"));
 }
 
 Test(config, sizes)

@@ -323,6 +323,58 @@ Test(log, who_logs_does_not_wait_for_the_reader, .timeout = 60)
     cr_expect_eq(kept + lost, TOTAL);
 }
 
+static void log_as(const char *tenant, uint64_t session, const char *text)
+{
+    struct log_subject subject = { .tenant = tenant, .session = session };
+    log_write(LOG_LEVEL_INFO, &subject, "%s", text);
+}
+
+static unsigned count(const char *text, const char *what)
+{
+    unsigned n = 0;
+    for (; (text = strstr(text, what)) != NULL; text++)
+        n++;
+    return n;
+}
+
+/* Three fill all that they may, as many as there may be are there, and yet each that has little to say is
+ * heard. */
+Test(log, nobody_takes_the_room_of_others, .timeout = 60)
+{
+    static const char *const loud[] = { "loud", NULL, "louder" };
+    enum { LINES = 6000 };
+    pthread_t reader;
+    void *text;
+    char name[16];
+    unsigned long long lost = 0, n;
+    log_setup(LOG_LEVEL_INFO, false);
+    capture_begin(STDERR_FILENO);
+    int fd = stall_stderr();
+    cr_assert_eq(log_start(), 0);
+    for (int i = 0; i < 3 * LINES; i++)
+        log_as(loud[i / LINES], 1, repeat('x', 100));
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof(name), "t%d", i);
+        log_as(name, 1, "quiet");
+    }
+    log_as("loud", 0, "own"); /* what an administrator did to it */
+    log_info("own");
+    pthread_create(&reader, NULL, read_to_end, &fd);
+    log_stop();
+    capture_end();
+    pthread_join(reader, &text);
+    cr_expect_eq(count(text, "session=1 quiet\n"), 100);
+    cr_expect_eq(count(text, " own\n"), 2);
+    for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1)
+        if (sscanf(behind_time(line), "warn tenant=loud log: %llu lines were lost here", &n) == 1)
+            lost += n;
+    cr_expect_gt(lost, 0);
+    cr_expect_eq(count(text, "tenant=loud session=1 xxx") + lost, LINES);
+    cr_expect_gt(count(text, "tenant=loud session=1 xxx"), 1000);
+    cr_expect_gt(count(text, "info session=1 xxx"), 100);
+    cr_expect_eq(count(text, "tenant=louder log: "), 1);
+}
+
 Test(log, the_end_does_not_wait_for_ever, .timeout = 60)
 {
     log_setup(LOG_LEVEL_INFO, false);
