@@ -264,13 +264,22 @@ bool connect_still_allowed(const struct connect *connect)
     bool own;
     if (connect->loopback || connect->state == CONNECT_WAITING)
         return true; /* whoever waits has no way yet, allowed or not: asked when somebody serves it */
-    if (connect->device != NULL &&
-        publish_check_right(connect->device, connect->name, connect->port, &own) != REASON_none)
+    /* What either has left behind when it went still needs its right. */
+    const struct principal *client = connect->principal[BRIDGE_CLIENT],
+                           *device = connect->principal[BRIDGE_DEVICE];
+    if (publish_check_right(device, connect->name, connect->port, &own) != REASON_none)
         return false;
-    /* What a client has left behind when it went still needs its right. */
-    const struct principal *principal = connect->principal[BRIDGE_CLIENT];
-    return principal->kind == PRINCIPAL_CLIENT &&
-           rules_allow(&principal->rules, connect->name, connect->port);
+    return client->kind == PRINCIPAL_CLIENT && rules_allow(&client->rules, connect->name, connect->port);
+}
+
+void connect_cut(struct principal *principal)
+{
+    struct connect *connect, *next;
+    /* The last of them may free the principal. */
+    DL_FOREACH_SAFE(principal->tenant->connects, connect, next)
+        if (connect->state == CONNECT_BRIDGED && (connect->principal[BRIDGE_CLIENT] == principal ||
+                                                  connect->principal[BRIDGE_DEVICE] == principal))
+            finish(connect);
 }
 
 /* ---- Opening ---- */

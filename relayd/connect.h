@@ -63,6 +63,9 @@ unsigned connect_count(const struct session *session);
 /* Ends it from any state: what is queued is dropped, the client's open is refused. */
 void connect_close(struct connect *connect, enum reason reason);
 
+/* Ends all bridges of a principal, those included that its sessions have left behind. */
+void connect_cut(struct principal *principal);
+
 /* Rates of the tenant or of one in it have changed: who waits for his turn looks again. */
 void connect_repace(struct tenant *tenant);
 

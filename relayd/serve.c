@@ -231,4 +231,5 @@ void serve_expire(struct principal *principal)
     DL_FOREACH2(principal->tenant->sessions, session, tenant_next)
         if (session->principal == principal)
             session_close(session, REASON_key_expired, NULL);
+    connect_cut(principal);
 }

@@ -42,7 +42,8 @@ struct tenant {
     UT_hash_handle hh;
 };
 
-/* Closes all sessions of a principal; set before the first tenant is loaded, the same for all. */
+/* Closes all sessions and bridges of a principal, which may free it; set before the first tenant is loaded,
+ * the same for all. */
 extern void (*tenant_on_expired)(struct principal *principal);
 
 /* The tenant, with its directory read from the registry at the first call. NULL on error. */
