@@ -169,8 +169,9 @@ static void set_room(struct connect *connect)
     connect->bridge.queue_max = full ? BRIDGE_QUEUE_MIN : BRIDGE_QUEUE_MAX;
 }
 
-/* A client leaves as many channels of a device's session to others as it has itself: however many it
- * opens, whoever comes next finds some. Counted only when that can be in question. */
+/* A client leaves as many channels of a device's session to others as it has itself, those included that
+ * the device has yet to answer or to close: however many it opens, whoever comes next finds some. Counted
+ * only when that can be in question. */
 static bool leaves_enough(const struct connect *connect, const struct session *device)
 {
     unsigned own = 0;
@@ -178,10 +179,7 @@ static bool leaves_enough(const struct connect *connect, const struct session *d
     if (device->nchannels < LIMIT_CHANNELS / 2)
         return true;
     DL_FOREACH(device->channels, channel)
-        if (channel->ops == &device_ops) {
-            const struct connect *other = channel->owner;
-            own += other->principal[BRIDGE_CLIENT] == connect->principal[BRIDGE_CLIENT];
-        }
+        own += channel->client == connect->principal[BRIDGE_CLIENT]->id;
     return own + device->nchannels < LIMIT_CHANNELS;
 }
 
@@ -358,6 +356,8 @@ static void start(struct connect *connect, enum reason otherwise)
                                                         connect->client->port);
     if (connect->channel[BRIDGE_DEVICE] == NULL)
         give_up(connect, REASON_out_of_memory, NULL);
+    else
+        connect->channel[BRIDGE_DEVICE]->client = connect->principal[BRIDGE_CLIENT]->id;
 }
 
 static struct connect *connect_new(struct session *session, ssh_message message, const char *name,
