@@ -178,6 +178,20 @@ def test_refused_opens_are_not_counted(relay, published, alice):
     assert used(relay, "bridges", "alice") == used(relay, "bridges") == used(relay, "bridges", "raspi") == 0
 
 
+def test_coming_back_brings_no_new_opens(relay, published, attach):  # noqa: F811
+    mallet = relay.add_client("mallet")
+    limit(relay, "opens", 100, "mallet")
+    began, opened = time.monotonic(), 0
+    for _ in range(5):
+        raw = attach(mallet)
+        with raw.one_segment():
+            owns = [raw.direct(b"raspi", 7) for _ in range(150)]
+        opened += sum(raw.opened(own) is not None for own in owns)
+        raw.close()
+        until(lambda: not [row for row in relay.list("sessions") if row["principal"] == "mallet"], what="it has left")
+    assert 5 <= opened <= 5 + 100 * (time.monotonic() - began)
+
+
 @pytest.mark.parametrize("principal", ["mallet", "raspi", None])
 def test_no_more_opens_a_second(relay, published, attach, principal):  # noqa: F811
     mallet = attach(relay.add_client("mallet"))
