@@ -511,8 +511,8 @@ static bool waits_for_turn(const struct connect *connect, enum bridge_side side)
     return pace->paid > 0 && pace->due > connect->channel[side]->session->loop->now;
 }
 
-/* One timer for both directions: for that which is due first. */
-static void wait_for_turn(struct connect *connect, int64_t now)
+/* One timer for both directions: for that which is due first. -1: out of memory. */
+static int wait_for_turn(struct connect *connect, int64_t now)
 {
     int64_t delay = INT64_MAX;
     for (int side = 0; side < 2; side++) {
@@ -521,7 +521,7 @@ static void wait_for_turn(struct connect *connect, int64_t now)
             delay = left;
     }
     struct timeval timeout = { .tv_sec = delay / 1000000, .tv_usec = delay % 1000000 };
-    evtimer_add(&connect->timer, &timeout);
+    return evtimer_add(&connect->timer, &timeout);
 }
 
 /* How many bytes may go to this end now: all if no rate is limited; 0 while it waits for its turn, at
@@ -539,10 +539,8 @@ static size_t allowed_to(struct connect *connect, enum bridge_side side)
         pace->paid = portion < queued ? portion : queued;
         pace->due = accounts_pay(&connect->accounts, rate_to(side), pace->paid, now);
     }
-    if (pace->due <= now)
-        return pace->paid;
-    wait_for_turn(connect, now);
-    return 0;
+    /* Without its timer it would wait for ever: rather too early. */
+    return pace->due <= now || wait_for_turn(connect, now) != 0 ? pace->paid : 0;
 }
 
 static bool write_some(struct connect *connect, enum bridge_side side, size_t allowed, size_t *budget)
