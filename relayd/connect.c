@@ -125,6 +125,14 @@ static void charge_device(struct connect *connect, struct principal *device)
     connect->principal[BRIDGE_DEVICE] = principal_hold(device);
 }
 
+/* What waits in the bridge has changed. */
+static void charge_held(struct connect *connect)
+{
+    size_t held = bridge_waiting(&connect->bridge);
+    accounts_charge(&connect->accounts, LIMIT_held, (int64_t)held - (int64_t)connect->held);
+    connect->held = held;
+}
+
 /* It did not answer: another one may be asked. */
 static void discharge_device(struct connect *connect)
 {
@@ -135,14 +143,6 @@ static void discharge_device(struct connect *connect)
     connect->accounts.n -= accounts.n;
     connect->principal[BRIDGE_DEVICE] = NULL;
     principal_let_go(device);
-}
-
-/* What waits in the bridge has changed. */
-static void charge_held(struct connect *connect)
-{
-    size_t held = bridge_waiting(&connect->bridge);
-    accounts_charge(&connect->accounts, LIMIT_held, (int64_t)held - (int64_t)connect->held);
-    connect->held = held;
 }
 
 /* The limit on what goes to that end. */
@@ -477,6 +477,16 @@ static bool join(struct connect *connect)
     return true;
 }
 
+/* It did not answer, and another may be asked: nothing that came from it may reach the client. */
+static void forget_device(struct connect *connect)
+{
+    connect->channel[BRIDGE_DEVICE] = NULL;
+    connect->device = NULL;
+    bridge_reset(&connect->bridge);
+    charge_held(connect);
+    discharge_device(connect);
+}
+
 /* The device did not answer: its standbys serve from now on, and its channel stays behind to be
  * closed if the answer ever comes. */
 static void time_out(struct connect *connect)
@@ -706,9 +716,7 @@ static void device_lose(struct channel *channel)
         lose_end(connect, BRIDGE_DEVICE);
         return;
     }
-    connect->channel[BRIDGE_DEVICE] = NULL;
-    connect->device = NULL;
-    discharge_device(connect);
+    forget_device(connect);
     start(connect, REASON_device_gone);
 }
 

@@ -1,7 +1,9 @@
 """A device that logs in twice: the newest session serves, the older ones stand by."""
 
+import socket
 import time
 
+from hostile import EOF, Stream, attach, mallet  # noqa: F401
 from net import echoes, read_all
 from procs import SLOW, until
 
@@ -105,3 +107,25 @@ def test_a_device_that_leaves_during_an_open_fails_it(relay, net):
     status, out = asked.finish()
     assert (status, out) == (255, b"")
     relay.wait_withdrawn("raspi:7")
+
+
+def test_what_a_device_sends_before_it_answers_goes_with_it(relay, attach, mallet):  # noqa: F811
+    """The client gets what the standby sends, and nothing else."""
+    device = relay.add_device("eve")
+    standby, newest = attach(device), attach(device)
+    assert standby.publish(b"eve", 1) == 1 and newest.publish(b"eve", 1) == 1
+    own = mallet.direct(b"eve", 1)
+    asked = newest.incoming()
+    newest.numbers += 1
+    early = Stream(newest, newest.numbers, asked.peer)
+    early.send(b"from the newest")
+    early.eof()
+    assert newest.alive()
+    newest.sock.shutdown(socket.SHUT_RDWR)
+    back = standby.confirm(standby.incoming())
+    stream = mallet.opened(own)
+    back.send(b"from the standby")
+    assert stream.read(16) == b"from the standby"
+    assert relay.list("bridges")[0]["held"] == 0
+    assert relay.list("bridges")[0]["bytes_down"] == 16
+    assert mallet.alive() and not mallet.seen(EOF)
