@@ -198,9 +198,15 @@ static void set_state(struct connect *connect, enum connect_state state)
     count(connect, 1);
 }
 
-static int set_timer(struct connect *connect, uint64_t ms)
+/* Of milliseconds. */
+static int64_t us(unsigned ms)
 {
-    struct timeval delay = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
+    return (int64_t)ms * 1000;
+}
+
+static int set_timer(struct connect *connect, int64_t us)
+{
+    struct timeval delay = { .tv_sec = us / 1000000, .tv_usec = us % 1000000 };
     return evtimer_add(&connect->timer, &delay);
 }
 
@@ -295,22 +301,20 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
     chan_mark(connect->channel[BRIDGE_DEVICE]);
 }
 
-static uint64_t now_ms(void)
+static bool may_wait(const struct connect *connect)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return !connect->loopback && connect->client->loop->now < connect->wait_until;
 }
 
 /* Nobody serves it. A name that does not exist or that the client may not reach waits like one that
  * is away: neither the answer nor its time tells them apart. */
 static void wait_or_give_up(struct connect *connect, enum reason otherwise)
 {
-    uint64_t now = now_ms();
-    if (connect->loopback || now >= connect->wait_until || set_timer(connect, connect->wait_until - now) != 0)
-        give_up(connect, otherwise, NULL);
-    else
+    int64_t left = connect->wait_until - connect->client->loop->now;
+    if (may_wait(connect) && set_timer(connect, left) == 0)
         set_state(connect, CONNECT_WAITING);
+    else
+        give_up(connect, otherwise, NULL);
 }
 
 /* Has the device's session room for one more? */
@@ -328,18 +332,25 @@ static enum reason check_device(const struct connect *connect, const struct sess
     return admit(&accounts, device->loop->now, detail);
 }
 
+/* Who serves it now, unless that is who was asked and did not answer. */
+static struct publication *find_next(const struct connect *connect)
+{
+    struct publication *publication = find_publication(connect->client, connect->name, connect->port);
+    return publication != NULL && publication->session->id == connect->silent ? NULL : publication;
+}
+
 /* Asks the device that serves the endpoint now; if nobody does, waits, or gives up with `otherwise`. */
 static void start(struct connect *connect, enum reason otherwise)
 {
     char requested[1024];
     char detail[ACCOUNT_TEXT_SIZE] = "";
-    struct publication *publication = find_publication(connect->client, connect->name, connect->port);
+    struct publication *publication = find_next(connect);
     if (publication == NULL) {
         wait_or_give_up(connect, otherwise);
         return;
     }
     enum reason reason = check_device(connect, publication->session, detail);
-    if (reason == REASON_none && set_timer(connect, connect->client->loop->config->open_timeout) != 0)
+    if (reason == REASON_none && set_timer(connect, us(connect->client->loop->config->open_timeout)) != 0)
         reason = REASON_out_of_memory;
     if (reason != REASON_none) {
         give_up(connect, reason, *detail != '\0' ? detail : NULL);
@@ -384,7 +395,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     DL_APPEND(session->tenant->connects, connect);
     DL_APPEND2(session->opens, connect, open_prev, open_next);
     session->nopens++;
-    connect->wait_until = now_ms() + session->loop->config->wait_for_device;
+    connect->wait_until = session->loop->now + us(session->loop->config->wait_for_device);
     return connect;
 }
 
@@ -422,8 +433,7 @@ void connect_resume(struct tenant *tenant)
     if (tenant->nwaiting == 0)
         return;
     DL_FOREACH_SAFE(tenant->connects, connect, next)
-        if (connect->state == CONNECT_WAITING &&
-            find_publication(connect->client, connect->name, connect->port) != NULL)
+        if (connect->state == CONNECT_WAITING && find_next(connect) != NULL)
             start(connect, REASON_not_reachable);
 }
 
@@ -433,7 +443,7 @@ void connect_expire(struct session *session)
     session->wait_due = false;
     DL_FOREACH_SAFE2(session->opens, connect, next, open_next)
     if (connect->due && connect->state == CONNECT_WAITING)
-        give_up(connect, REASON_not_reachable, NULL);
+        give_up(connect, connect->silent != 0 ? REASON_open_timeout : REASON_not_reachable, NULL);
 }
 
 void connect_lose_opens(struct session *session)
@@ -487,14 +497,21 @@ static void forget_device(struct connect *connect)
     discharge_device(connect);
 }
 
-/* The device did not answer: its standbys serve from now on, and its channel stays behind to be
- * closed if the answer ever comes. */
+/* The device did not answer: the standbys of what was asked for serve from now on, and its channel stays
+ * behind to be closed if the answer ever comes. */
 static void time_out(struct connect *connect)
 {
-    struct publication *publication;
-    DL_FOREACH2(connect->device->publications, publication, of_next)
+    struct publication *publication = publish_find(connect->device, connect->name, connect->port);
+    if (publication != NULL)
         directory_demote(publication);
-    give_up(connect, REASON_open_timeout, NULL);
+    if (!may_wait(connect)) {
+        give_up(connect, REASON_open_timeout, NULL);
+        return;
+    }
+    connect->silent = connect->device->id;
+    chan_abandon(connect->channel[BRIDGE_DEVICE]);
+    forget_device(connect);
+    start(connect, REASON_open_timeout);
 }
 
 /* The answer of the device may have come. True if there is a bridge now. */
@@ -530,8 +547,7 @@ static int wait_for_turn(struct connect *connect, int64_t now)
         if (left > 0 && left < delay)
             delay = left;
     }
-    struct timeval timeout = { .tv_sec = delay / 1000000, .tv_usec = delay % 1000000 };
-    return evtimer_add(&connect->timer, &timeout);
+    return set_timer(connect, delay);
 }
 
 /* How many bytes may go to this end now: all if no rate is limited; 0 while it waits for its turn, at

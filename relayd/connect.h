@@ -35,7 +35,8 @@ struct connect {
     size_t held;                    /* bytes that were charged */
     struct event timer;             /* WAITING, OPENING: until then; BRIDGED: paid bytes are due */
     bool due;                       /* recorded by events: it has waited long enough */
-    uint64_t wait_until;            /* ms of the monotonic clock */
+    int64_t wait_until;             /* microseconds, as loop->now */
+    uint64_t silent;                /* the device session that did not answer in time; 0: none */
     time_t since;
     uint16_t port;
     bool loopback; /* a device's way to itself (D19) */

@@ -22,7 +22,7 @@ enum reason publish_check_right(const struct principal *device, const char *name
     return rules_allow(&device->rules, name, port) ? REASON_none : REASON_not_allowed;
 }
 
-static struct publication *find_own(const struct session *session, const char *name, uint16_t port)
+struct publication *publish_find(const struct session *session, const char *name, uint16_t port)
 {
     struct publication *publication;
     DL_FOREACH2(session->publications, publication, of_next)
@@ -57,7 +57,7 @@ static enum reason check(const struct session *session, const char *requested, u
         return REASON_bad_port;
     if ((reason = publish_check_right(session->principal, name, *port, own)) != REASON_none)
         return reason;
-    if (find_own(session, name, *port) != NULL)
+    if (publish_find(session, name, *port) != NULL)
         return REASON_duplicate;
     return !*own && !store_healthy() ? REASON_store_unavailable : REASON_none;
 }
@@ -170,7 +170,7 @@ static void on_cancel(struct session *session, ssh_message message)
     struct publication *publication = NULL;
     requested = requested != NULL ? requested : "";
     if (resolve(session, requested, name) == REASON_none)
-        publication = find_own(session, name, port);
+        publication = publish_find(session, name, port);
     if (publication != NULL) {
         withdraw(session, publication);
         ssh_message_global_request_reply_success(message, 0);

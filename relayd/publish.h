@@ -13,6 +13,9 @@
  * all that matches replies to requests (D3). Runs inside libssh: no I/O. */
 void publish_on_global_request(ssh_session ssh, ssh_message message, void *session);
 
+/* The session's own publication of name:port, or NULL. */
+struct publication *publish_find(const struct session *session, const char *name, uint16_t port);
+
 /* Takes back all that the session publishes. */
 void publish_withdraw_all(struct session *session);
 

@@ -86,6 +86,22 @@ def test_standby_serves_when_the_newest_does_not_answer(make_relay, net):
     new.thaw()
 
 
+def test_only_what_did_not_answer_is_left_to_the_standby(make_relay, attach):  # noqa: F811
+    """One service behind a returned device hangs; the others are still there."""
+    relay = make_relay(open_timeout="1s")
+    device, mallet = relay.add_device("eve"), attach(relay.add_client("mallet"))
+    standby, newest = attach(device), attach(device)
+    for session in (standby, newest):
+        assert session.publish(b"eve", 1) == 1 and session.publish(b"eve", 2) == 2
+    own = mallet.direct(b"eve", 2)
+    newest.incoming()
+    assert mallet.opened(own) is None
+    for port, session in ((1, newest), (2, standby)):
+        own = mallet.direct(b"eve", port)
+        session.confirm(session.incoming())
+        assert mallet.opened(own) is not None
+
+
 def test_open_to_a_frozen_device_times_out_as_a_failed_open(make_relay, net):
     relay = make_relay(open_timeout="1s")
     raspi, alice = relay.add_device("raspi"), relay.add_client("alice")
