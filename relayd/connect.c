@@ -36,10 +36,10 @@ static struct publication *find_publication(const struct session *client, const 
 {
     if (client->principal->kind == PRINCIPAL_DEVICE)
         return publish_find_loopback(client, port);
-    if (!rules_allow(&client->principal->rules, name, port))
-        return NULL;
     struct endpoint *endpoint = directory_find(client->tenant->directory, name, port);
-    return endpoint != NULL ? newest_alive(endpoint) : NULL;
+    if (endpoint == NULL || !rules_allow(&client->principal->rules, name, port))
+        return NULL;
+    return newest_alive(endpoint);
 }
 
 /* The exact reason of a not_reachable, for the administrator's log alone. */
@@ -185,17 +185,29 @@ static bool leaves_enough(const struct connect *connect, const struct session *d
 
 /* ---- Life ---- */
 
-static void count(const struct connect *connect, unsigned n)
+/* Which of the tenant's lists it is on while it is in this state. */
+static struct connect **list_of(const struct connect *connect)
 {
-    connect->tenant->nwaiting += connect->state == CONNECT_WAITING ? n : 0;
-    connect->tenant->nbridges += connect->state == CONNECT_BRIDGED ? n : 0;
+    return connect->state == CONNECT_WAITING ? &connect->tenant->waiting : &connect->tenant->connects;
+}
+
+static void enlist(struct connect *connect)
+{
+    DL_APPEND(*list_of(connect), connect);
+    connect->tenant->nbridges += connect->state == CONNECT_BRIDGED;
+}
+
+static void unlist(struct connect *connect)
+{
+    DL_DELETE(*list_of(connect), connect);
+    connect->tenant->nbridges -= connect->state == CONNECT_BRIDGED;
 }
 
 static void set_state(struct connect *connect, enum connect_state state)
 {
-    count(connect, -1U);
+    unlist(connect);
     connect->state = state;
-    count(connect, 1);
+    enlist(connect);
 }
 
 /* Of milliseconds. */
@@ -223,7 +235,7 @@ static void release_open(struct connect *connect)
 /* The end of it: nothing points here any more. */
 static void finish(struct connect *connect)
 {
-    count(connect, -1U);
+    unlist(connect);
     if (connect->state == CONNECT_BRIDGED) {
         struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
         log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s:%u, %llu bytes back",
@@ -239,7 +251,6 @@ static void finish(struct connect *connect)
     evtimer_del(&connect->timer);
     discharge(connect);
     bridge_clear(&connect->bridge);
-    DL_DELETE(connect->tenant->connects, connect);
     free(connect);
 }
 
@@ -266,8 +277,8 @@ void connect_close(struct connect *connect, enum reason reason)
 bool connect_still_allowed(const struct connect *connect)
 {
     bool own;
-    if (connect->loopback || connect->state == CONNECT_WAITING)
-        return true; /* whoever waits has no way yet, allowed or not: asked when somebody serves it */
+    if (connect->loopback)
+        return true;
     /* What either has left behind when it went still needs its right. */
     const struct principal *client = connect->principal[BRIDGE_CLIENT],
                            *device = connect->principal[BRIDGE_DEVICE];
@@ -392,7 +403,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
-    DL_APPEND(session->tenant->connects, connect);
+    enlist(connect);
     DL_APPEND2(session->opens, connect, open_prev, open_next);
     session->nopens++;
     connect->wait_until = session->loop->now + us(session->loop->config->wait_for_device);
@@ -430,10 +441,8 @@ void connect_resume(struct tenant *tenant)
 {
     struct connect *connect, *next;
     tenant->has_news = false;
-    if (tenant->nwaiting == 0)
-        return;
-    DL_FOREACH_SAFE(tenant->connects, connect, next)
-        if (connect->state == CONNECT_WAITING && find_next(connect) != NULL)
+    DL_FOREACH_SAFE(tenant->waiting, connect, next)
+        if (find_next(connect) != NULL)
             start(connect, REASON_not_reachable);
 }
 

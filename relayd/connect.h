@@ -42,7 +42,7 @@ struct connect {
     bool loopback; /* a device's way to itself (D19) */
     char name[NAME_SIZE];
     char client_name[NAME_SIZE], device_name[NAME_SIZE];
-    struct connect *prev, *next;           /* of the tenant */
+    struct connect *prev, *next;           /* of the tenant: of `waiting` or of `connects` */
     struct connect *open_prev, *open_next; /* of client->opens, until it is BRIDGED */
 };
 
@@ -70,7 +70,8 @@ void connect_cut(struct principal *principal);
 /* Rates of the tenant or of one in it have changed: who waits for his turn looks again. */
 void connect_repace(struct tenant *tenant);
 
-/* True if the client may still reach it, and the device still serve it. */
+/* True if the client may still reach it, and the device still serve it. Whoever waits has no way yet, and
+ * is not asked. */
 bool connect_still_allowed(const struct connect *connect);
 
 #endif

@@ -152,6 +152,8 @@ int live_apply(struct loop *loop, struct request *request)
         serve_reap(loop);
         if (gone)
             tenant_free(loop, tenant);
+        else if (!loop->draining)
+            connect_resume(tenant); /* some may be allowed now what they wait for */
     }
     tell_closed(request);
     return 0;

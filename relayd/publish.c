@@ -125,7 +125,7 @@ static enum reason publish(struct session *session, const char *requested, uint1
     DL_APPEND2(session->publications, publication, of_prev, of_next);
     session->npublications++;
     charge_since(session, before);
-    tenant->has_news = true; /* for the opens that wait: connect_resume() */
+    tenant->has_news = session->loop->has_news = true; /* for the opens that wait: connect_resume() */
     session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
     return REASON_none;
 }
