@@ -12,13 +12,29 @@ static struct rate *rate_of(struct account *account, enum limit limit)
     return &account->rates[limit - LIMIT_opens];
 }
 
+/* Of a bucket of bytes, what should be paid for at once. */
+static uint64_t portion_of(uint64_t rate)
+{
+    uint64_t portion = rate / PORTIONS;
+    return portion < 1 ? 1 : portion > PORTION_MAX ? PORTION_MAX : portion;
+}
+
+void account_init(struct account *account, const struct limits *limits, int64_t now)
+{
+    account->limits = *limits;
+    for (enum limit limit = LIMIT_opens; limit < LIMIT_COUNT; limit++) {
+        uint64_t value = limits->value[limit];
+        rate_set(rate_of(account, limit), value, limit == LIMIT_opens ? 1 : portion_of(value), now);
+    }
+}
+
 void account_set_limits(struct account *account, const struct limits *limits, int64_t now)
 {
     account->limits = *limits;
     for (enum limit limit = LIMIT_opens; limit < LIMIT_COUNT; limit++) {
-        struct rate *rate = rate_of(account, limit);
-        if (rate->filled_at == 0 || rate->limit != limits->value[limit])
-            rate_set(rate, limits->value[limit], now);
+        uint64_t value = limits->value[limit];
+        if (rate_of(account, limit)->limit != value)
+            rate_set(rate_of(account, limit), value, value, now);
     }
 }
 
@@ -87,10 +103,7 @@ size_t accounts_portion(const struct accounts *accounts, enum limit limit)
         uint64_t rate = accounts->of[i]->rates[limit - LIMIT_opens].limit;
         lowest = rate < lowest ? rate : lowest;
     }
-    if (lowest == RATE_NONE)
-        return SIZE_MAX;
-    uint64_t portion = lowest / PORTIONS;
-    return portion < 1 ? 1 : portion > PORTION_MAX ? PORTION_MAX : (size_t)portion;
+    return lowest == RATE_NONE ? SIZE_MAX : (size_t)portion_of(lowest);
 }
 
 int64_t accounts_pay(struct accounts *accounts, enum limit limit, size_t bytes, int64_t now)

@@ -25,6 +25,10 @@ struct accounts {
     unsigned n;
 };
 
+/* Begins with these limits. Its buckets are nearly empty, or whoever comes back would have another
+ * second's worth each time. */
+void account_init(struct account *account, const struct limits *limits, int64_t now);
+
 /* Other limits hold from now on. What is used stays; a bucket whose rate changes starts full. */
 void account_set_limits(struct account *account, const struct limits *limits, int64_t now);
 

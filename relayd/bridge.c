@@ -13,6 +13,11 @@ static size_t queued_to(const struct bridge *bridge, enum bridge_side side)
     return evbuffer_get_length(bridge->end[side].out);
 }
 
+static void discard_out(struct bridge_end *end)
+{
+    evbuffer_drain(end->out, evbuffer_get_length(end->out));
+}
+
 int bridge_init(struct bridge *bridge)
 {
     memset(bridge, 0, sizeof(*bridge));
@@ -31,6 +36,15 @@ void bridge_clear(struct bridge *bridge)
         if (bridge->end[side].out != NULL)
             evbuffer_free(bridge->end[side].out);
         bridge->end[side].out = NULL;
+    }
+}
+
+void bridge_reset(struct bridge *bridge)
+{
+    for (int side = 0; side < 2; side++) {
+        struct bridge_end *end = &bridge->end[side];
+        discard_out(end);
+        *end = (struct bridge_end){ .out = end->out };
     }
 }
 
@@ -82,11 +96,6 @@ void bridge_receive_eof(struct bridge *bridge, enum bridge_side side)
     struct bridge_end *end = &bridge->end[side];
     if (end->received == BRIDGE_FLOWING)
         end->received = BRIDGE_ENDED;
-}
-
-static void discard_out(struct bridge_end *end)
-{
-    evbuffer_drain(end->out, evbuffer_get_length(end->out));
 }
 
 void bridge_receive_close(struct bridge *bridge, enum bridge_side side)

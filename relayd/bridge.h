@@ -50,6 +50,9 @@ struct bridge {
 int bridge_init(struct bridge *bridge); /* -1: out of memory */
 void bridge_clear(struct bridge *bridge);
 
+/* Forgets all that it has seen and holds. */
+void bridge_reset(struct bridge *bridge);
+
 /* Data arrived at `side`; len is all that libssh has of this channel, what it held before
  * included. Returns how much was taken. Fit for libssh's data callback: no I/O. */
 size_t bridge_receive(struct bridge *bridge, enum bridge_side side, const void *data, size_t len);

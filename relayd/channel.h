@@ -47,6 +47,7 @@ struct channel {
     ssh_channel ssh;
     const struct channel_ops *ops;
     void *owner;
+    int64_t client; /* principal it was opened for, 0: none; stays when nobody owns it any more */
     enum channel_state state;
     unsigned news;
     bool in_work; /* on the session's work list */

@@ -36,10 +36,10 @@ static struct publication *find_publication(const struct session *client, const 
 {
     if (client->principal->kind == PRINCIPAL_DEVICE)
         return publish_find_loopback(client, port);
-    if (!rules_allow(&client->principal->rules, name, port))
-        return NULL;
     struct endpoint *endpoint = directory_find(client->tenant->directory, name, port);
-    return endpoint != NULL ? newest_alive(endpoint) : NULL;
+    if (endpoint == NULL || !rules_allow(&client->principal->rules, name, port))
+        return NULL;
+    return newest_alive(endpoint);
 }
 
 /* The exact reason of a not_reachable, for the administrator's log alone. */
@@ -125,6 +125,14 @@ static void charge_device(struct connect *connect, struct principal *device)
     connect->principal[BRIDGE_DEVICE] = principal_hold(device);
 }
 
+/* What waits in the bridge has changed. */
+static void charge_held(struct connect *connect)
+{
+    size_t held = bridge_waiting(&connect->bridge);
+    accounts_charge(&connect->accounts, LIMIT_held, (int64_t)held - (int64_t)connect->held);
+    connect->held = held;
+}
+
 /* It did not answer: another one may be asked. */
 static void discharge_device(struct connect *connect)
 {
@@ -135,14 +143,6 @@ static void discharge_device(struct connect *connect)
     connect->accounts.n -= accounts.n;
     connect->principal[BRIDGE_DEVICE] = NULL;
     principal_let_go(device);
-}
-
-/* What waits in the bridge has changed. */
-static void charge_held(struct connect *connect)
-{
-    size_t held = bridge_waiting(&connect->bridge);
-    accounts_charge(&connect->accounts, LIMIT_held, (int64_t)held - (int64_t)connect->held);
-    connect->held = held;
 }
 
 /* The limit on what goes to that end. */
@@ -169,8 +169,9 @@ static void set_room(struct connect *connect)
     connect->bridge.queue_max = full ? BRIDGE_QUEUE_MIN : BRIDGE_QUEUE_MAX;
 }
 
-/* A client leaves as many channels of a device's session to others as it has itself: however many it
- * opens, whoever comes next finds some. Counted only when that can be in question. */
+/* A client leaves as many channels of a device's session to others as it has itself, those included that
+ * the device has yet to answer or to close: however many it opens, whoever comes next finds some. Counted
+ * only when that can be in question. */
 static bool leaves_enough(const struct connect *connect, const struct session *device)
 {
     unsigned own = 0;
@@ -178,31 +179,46 @@ static bool leaves_enough(const struct connect *connect, const struct session *d
     if (device->nchannels < LIMIT_CHANNELS / 2)
         return true;
     DL_FOREACH(device->channels, channel)
-        if (channel->ops == &device_ops) {
-            const struct connect *other = channel->owner;
-            own += other->principal[BRIDGE_CLIENT] == connect->principal[BRIDGE_CLIENT];
-        }
+        own += channel->client == connect->principal[BRIDGE_CLIENT]->id;
     return own + device->nchannels < LIMIT_CHANNELS;
 }
 
 /* ---- Life ---- */
 
-static void count(const struct connect *connect, unsigned n)
+/* Which of the tenant's lists it is on while it is in this state. */
+static struct connect **list_of(const struct connect *connect)
 {
-    connect->tenant->nwaiting += connect->state == CONNECT_WAITING ? n : 0;
-    connect->tenant->nbridges += connect->state == CONNECT_BRIDGED ? n : 0;
+    return connect->state == CONNECT_WAITING ? &connect->tenant->waiting : &connect->tenant->connects;
+}
+
+static void enlist(struct connect *connect)
+{
+    DL_APPEND(*list_of(connect), connect);
+    connect->tenant->nbridges += connect->state == CONNECT_BRIDGED;
+}
+
+static void unlist(struct connect *connect)
+{
+    DL_DELETE(*list_of(connect), connect);
+    connect->tenant->nbridges -= connect->state == CONNECT_BRIDGED;
 }
 
 static void set_state(struct connect *connect, enum connect_state state)
 {
-    count(connect, -1U);
+    unlist(connect);
     connect->state = state;
-    count(connect, 1);
+    enlist(connect);
 }
 
-static int set_timer(struct connect *connect, uint64_t ms)
+/* Of milliseconds. */
+static int64_t us(unsigned ms)
 {
-    struct timeval delay = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
+    return (int64_t)ms * 1000;
+}
+
+static int set_timer(struct connect *connect, int64_t us)
+{
+    struct timeval delay = { .tv_sec = us / 1000000, .tv_usec = us % 1000000 };
     return evtimer_add(&connect->timer, &delay);
 }
 
@@ -219,7 +235,7 @@ static void release_open(struct connect *connect)
 /* The end of it: nothing points here any more. */
 static void finish(struct connect *connect)
 {
-    count(connect, -1U);
+    unlist(connect);
     if (connect->state == CONNECT_BRIDGED) {
         struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
         log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s:%u, %llu bytes back",
@@ -235,7 +251,6 @@ static void finish(struct connect *connect)
     evtimer_del(&connect->timer);
     discharge(connect);
     bridge_clear(&connect->bridge);
-    DL_DELETE(connect->tenant->connects, connect);
     free(connect);
 }
 
@@ -262,15 +277,24 @@ void connect_close(struct connect *connect, enum reason reason)
 bool connect_still_allowed(const struct connect *connect)
 {
     bool own;
-    if (connect->loopback || connect->state == CONNECT_WAITING)
-        return true; /* whoever waits has no way yet, allowed or not: asked when somebody serves it */
-    if (connect->device != NULL &&
-        publish_check_right(connect->device, connect->name, connect->port, &own) != REASON_none)
+    if (connect->loopback)
+        return true;
+    /* What either has left behind when it went still needs its right. */
+    const struct principal *client = connect->principal[BRIDGE_CLIENT],
+                           *device = connect->principal[BRIDGE_DEVICE];
+    if (publish_check_right(device, connect->name, connect->port, &own) != REASON_none)
         return false;
-    /* What a client has left behind when it went still needs its right. */
-    const struct principal *principal = connect->principal[BRIDGE_CLIENT];
-    return principal->kind == PRINCIPAL_CLIENT &&
-           rules_allow(&principal->rules, connect->name, connect->port);
+    return client->kind == PRINCIPAL_CLIENT && rules_allow(&client->rules, connect->name, connect->port);
+}
+
+void connect_cut(struct principal *principal)
+{
+    struct connect *connect, *next;
+    /* The last of them may free the principal. */
+    DL_FOREACH_SAFE(principal->tenant->connects, connect, next)
+        if (connect->state == CONNECT_BRIDGED && (connect->principal[BRIDGE_CLIENT] == principal ||
+                                                  connect->principal[BRIDGE_DEVICE] == principal))
+            finish(connect);
 }
 
 /* ---- Opening ---- */
@@ -288,22 +312,20 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
     chan_mark(connect->channel[BRIDGE_DEVICE]);
 }
 
-static uint64_t now_ms(void)
+static bool may_wait(const struct connect *connect)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return !connect->loopback && connect->client->loop->now < connect->wait_until;
 }
 
 /* Nobody serves it. A name that does not exist or that the client may not reach waits like one that
  * is away: neither the answer nor its time tells them apart. */
 static void wait_or_give_up(struct connect *connect, enum reason otherwise)
 {
-    uint64_t now = now_ms();
-    if (connect->loopback || now >= connect->wait_until || set_timer(connect, connect->wait_until - now) != 0)
-        give_up(connect, otherwise, NULL);
-    else
+    int64_t left = connect->wait_until - connect->client->loop->now;
+    if (may_wait(connect) && set_timer(connect, left) == 0)
         set_state(connect, CONNECT_WAITING);
+    else
+        give_up(connect, otherwise, NULL);
 }
 
 /* Has the device's session room for one more? */
@@ -321,18 +343,25 @@ static enum reason check_device(const struct connect *connect, const struct sess
     return admit(&accounts, device->loop->now, detail);
 }
 
+/* Who serves it now, unless that is who was asked and did not answer. */
+static struct publication *find_next(const struct connect *connect)
+{
+    struct publication *publication = find_publication(connect->client, connect->name, connect->port);
+    return publication != NULL && publication->session->id == connect->silent ? NULL : publication;
+}
+
 /* Asks the device that serves the endpoint now; if nobody does, waits, or gives up with `otherwise`. */
 static void start(struct connect *connect, enum reason otherwise)
 {
     char requested[1024];
     char detail[ACCOUNT_TEXT_SIZE] = "";
-    struct publication *publication = find_publication(connect->client, connect->name, connect->port);
+    struct publication *publication = find_next(connect);
     if (publication == NULL) {
         wait_or_give_up(connect, otherwise);
         return;
     }
     enum reason reason = check_device(connect, publication->session, detail);
-    if (reason == REASON_none && set_timer(connect, connect->client->loop->config->open_timeout) != 0)
+    if (reason == REASON_none && set_timer(connect, us(connect->client->loop->config->open_timeout)) != 0)
         reason = REASON_out_of_memory;
     if (reason != REASON_none) {
         give_up(connect, reason, *detail != '\0' ? detail : NULL);
@@ -349,6 +378,8 @@ static void start(struct connect *connect, enum reason otherwise)
                                                         connect->client->port);
     if (connect->channel[BRIDGE_DEVICE] == NULL)
         give_up(connect, REASON_out_of_memory, NULL);
+    else
+        connect->channel[BRIDGE_DEVICE]->client = connect->principal[BRIDGE_CLIENT]->id;
 }
 
 static struct connect *connect_new(struct session *session, ssh_message message, const char *name,
@@ -372,10 +403,10 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
-    DL_APPEND(session->tenant->connects, connect);
+    enlist(connect);
     DL_APPEND2(session->opens, connect, open_prev, open_next);
     session->nopens++;
-    connect->wait_until = now_ms() + session->loop->config->wait_for_device;
+    connect->wait_until = session->loop->now + us(session->loop->config->wait_for_device);
     return connect;
 }
 
@@ -410,11 +441,8 @@ void connect_resume(struct tenant *tenant)
 {
     struct connect *connect, *next;
     tenant->has_news = false;
-    if (tenant->nwaiting == 0)
-        return;
-    DL_FOREACH_SAFE(tenant->connects, connect, next)
-        if (connect->state == CONNECT_WAITING &&
-            find_publication(connect->client, connect->name, connect->port) != NULL)
+    DL_FOREACH_SAFE(tenant->waiting, connect, next)
+        if (find_next(connect) != NULL)
             start(connect, REASON_not_reachable);
 }
 
@@ -424,7 +452,7 @@ void connect_expire(struct session *session)
     session->wait_due = false;
     DL_FOREACH_SAFE2(session->opens, connect, next, open_next)
     if (connect->due && connect->state == CONNECT_WAITING)
-        give_up(connect, REASON_not_reachable, NULL);
+        give_up(connect, connect->silent != 0 ? REASON_open_timeout : REASON_not_reachable, NULL);
 }
 
 void connect_lose_opens(struct session *session)
@@ -468,14 +496,31 @@ static bool join(struct connect *connect)
     return true;
 }
 
-/* The device did not answer: its standbys serve from now on, and its channel stays behind to be
- * closed if the answer ever comes. */
+/* It did not answer, and another may be asked: nothing that came from it may reach the client. */
+static void forget_device(struct connect *connect)
+{
+    connect->channel[BRIDGE_DEVICE] = NULL;
+    connect->device = NULL;
+    bridge_reset(&connect->bridge);
+    charge_held(connect);
+    discharge_device(connect);
+}
+
+/* The device did not answer: the standbys of what was asked for serve from now on, and its channel stays
+ * behind to be closed if the answer ever comes. */
 static void time_out(struct connect *connect)
 {
-    struct publication *publication;
-    DL_FOREACH2(connect->device->publications, publication, of_next)
+    struct publication *publication = publish_find(connect->device, connect->name, connect->port);
+    if (publication != NULL)
         directory_demote(publication);
-    give_up(connect, REASON_open_timeout, NULL);
+    if (!may_wait(connect)) {
+        give_up(connect, REASON_open_timeout, NULL);
+        return;
+    }
+    connect->silent = connect->device->id;
+    chan_abandon(connect->channel[BRIDGE_DEVICE]);
+    forget_device(connect);
+    start(connect, REASON_open_timeout);
 }
 
 /* The answer of the device may have come. True if there is a bridge now. */
@@ -502,8 +547,8 @@ static bool waits_for_turn(const struct connect *connect, enum bridge_side side)
     return pace->paid > 0 && pace->due > connect->channel[side]->session->loop->now;
 }
 
-/* One timer for both directions: for that which is due first. */
-static void wait_for_turn(struct connect *connect, int64_t now)
+/* One timer for both directions: for that which is due first. -1: out of memory. */
+static int wait_for_turn(struct connect *connect, int64_t now)
 {
     int64_t delay = INT64_MAX;
     for (int side = 0; side < 2; side++) {
@@ -511,8 +556,7 @@ static void wait_for_turn(struct connect *connect, int64_t now)
         if (left > 0 && left < delay)
             delay = left;
     }
-    struct timeval timeout = { .tv_sec = delay / 1000000, .tv_usec = delay % 1000000 };
-    evtimer_add(&connect->timer, &timeout);
+    return set_timer(connect, delay);
 }
 
 /* How many bytes may go to this end now: all if no rate is limited; 0 while it waits for its turn, at
@@ -530,10 +574,8 @@ static size_t allowed_to(struct connect *connect, enum bridge_side side)
         pace->paid = portion < queued ? portion : queued;
         pace->due = accounts_pay(&connect->accounts, rate_to(side), pace->paid, now);
     }
-    if (pace->due <= now)
-        return pace->paid;
-    wait_for_turn(connect, now);
-    return 0;
+    /* Without its timer it would wait for ever: rather too early. */
+    return pace->due <= now || wait_for_turn(connect, now) != 0 ? pace->paid : 0;
 }
 
 static bool write_some(struct connect *connect, enum bridge_side side, size_t allowed, size_t *budget)
@@ -699,9 +741,7 @@ static void device_lose(struct channel *channel)
         lose_end(connect, BRIDGE_DEVICE);
         return;
     }
-    connect->channel[BRIDGE_DEVICE] = NULL;
-    connect->device = NULL;
-    discharge_device(connect);
+    forget_device(connect);
     start(connect, REASON_device_gone);
 }
 

@@ -35,13 +35,14 @@ struct connect {
     size_t held;                    /* bytes that were charged */
     struct event timer;             /* WAITING, OPENING: until then; BRIDGED: paid bytes are due */
     bool due;                       /* recorded by events: it has waited long enough */
-    uint64_t wait_until;            /* ms of the monotonic clock */
+    int64_t wait_until;             /* microseconds, as loop->now */
+    uint64_t silent;                /* the device session that did not answer in time; 0: none */
     time_t since;
     uint16_t port;
     bool loopback; /* a device's way to itself (D19) */
     char name[NAME_SIZE];
     char client_name[NAME_SIZE], device_name[NAME_SIZE];
-    struct connect *prev, *next;           /* of the tenant */
+    struct connect *prev, *next;           /* of the tenant: of `waiting` or of `connects` */
     struct connect *open_prev, *open_next; /* of client->opens, until it is BRIDGED */
 };
 
@@ -63,10 +64,14 @@ unsigned connect_count(const struct session *session);
 /* Ends it from any state: what is queued is dropped, the client's open is refused. */
 void connect_close(struct connect *connect, enum reason reason);
 
+/* Ends all bridges of a principal, those included that its sessions have left behind. */
+void connect_cut(struct principal *principal);
+
 /* Rates of the tenant or of one in it have changed: who waits for his turn looks again. */
 void connect_repace(struct tenant *tenant);
 
-/* True if the client may still reach it, and the device still serve it. */
+/* True if the client may still reach it, and the device still serve it. Whoever waits has no way yet, and
+ * is not asked. */
 bool connect_still_allowed(const struct connect *connect);
 
 #endif

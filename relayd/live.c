@@ -45,17 +45,19 @@ static void revoke_session(struct request *request, struct session *session)
     request->closed_sessions++;
 }
 
-/* Closes the bridges that the change makes illegal and counts those that fall with their sessions. */
+/* Closes the bridges that the change makes illegal and those whose session it has closed, with all that
+ * they hold. An open whose device has gone is left to a standby. */
 static void cut_bridges(struct request *request, struct tenant *tenant)
 {
     struct connect *connect, *next;
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
         bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
                     (connect->device != NULL && connect->device->state == SESSION_DEAD);
-        bool allowed = lost || connect_still_allowed(connect);
-        request->closed_bridges += (lost || !allowed) && connect->state == CONNECT_BRIDGED;
-        if (!allowed)
-            connect_close(connect, REASON_revoked);
+        bool bridged = connect->state == CONNECT_BRIDGED;
+        if (lost ? !bridged : connect_still_allowed(connect))
+            continue;
+        request->closed_bridges += bridged;
+        connect_close(connect, REASON_revoked);
     }
 }
 
@@ -150,6 +152,8 @@ int live_apply(struct loop *loop, struct request *request)
         serve_reap(loop);
         if (gone)
             tenant_free(loop, tenant);
+        else if (!loop->draining)
+            connect_resume(tenant); /* some may be allowed now what they wait for */
     }
     tell_closed(request);
     return 0;

@@ -8,21 +8,21 @@
 #include <utlist.h>
 
 /* Whose name is it, and may this device publish there? */
-enum reason publish_check_right(const struct session *session, const char *name, uint16_t port, bool *own)
+enum reason publish_check_right(const struct principal *device, const char *name, uint16_t port, bool *own)
 {
-    const struct principal *principal = session->principal;
-    int64_t owner = directory_owner(session->tenant->directory, name, own);
-    *own = *own && owner == principal->id;
+    const struct directory *directory = device->tenant->directory;
+    int64_t owner = directory_owner(directory, name, own);
+    *own = *own && owner == device->id;
     if (*own)
         return REASON_none;
-    if (owner != 0 && owner != principal->id)
+    if (owner != 0 && owner != device->id)
         return REASON_not_owner;
-    if (owner == 0 && directory_owned(session->tenant->directory, principal->id) >= LIMIT_OWNED_NAMES)
+    if (owner == 0 && directory_owned(directory, device->id) >= LIMIT_OWNED_NAMES)
         return REASON_too_many_endpoints;
-    return rules_allow(&principal->rules, name, port) ? REASON_none : REASON_not_allowed;
+    return rules_allow(&device->rules, name, port) ? REASON_none : REASON_not_allowed;
 }
 
-static struct publication *find_own(const struct session *session, const char *name, uint16_t port)
+struct publication *publish_find(const struct session *session, const char *name, uint16_t port)
 {
     struct publication *publication;
     DL_FOREACH2(session->publications, publication, of_next)
@@ -55,9 +55,9 @@ static enum reason check(const struct session *session, const char *requested, u
         *port = directory_free_port(session->tenant->directory, name);
     if (*port == 0)
         return REASON_bad_port;
-    if ((reason = publish_check_right(session, name, *port, own)) != REASON_none)
+    if ((reason = publish_check_right(session->principal, name, *port, own)) != REASON_none)
         return reason;
-    if (find_own(session, name, *port) != NULL)
+    if (publish_find(session, name, *port) != NULL)
         return REASON_duplicate;
     return !*own && !store_healthy() ? REASON_store_unavailable : REASON_none;
 }
@@ -125,7 +125,7 @@ static enum reason publish(struct session *session, const char *requested, uint1
     DL_APPEND2(session->publications, publication, of_prev, of_next);
     session->npublications++;
     charge_since(session, before);
-    tenant->has_news = true; /* for the opens that wait: connect_resume() */
+    tenant->has_news = session->loop->has_news = true; /* for the opens that wait: connect_resume() */
     session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
     return REASON_none;
 }
@@ -170,7 +170,7 @@ static void on_cancel(struct session *session, ssh_message message)
     struct publication *publication = NULL;
     requested = requested != NULL ? requested : "";
     if (resolve(session, requested, name) == REASON_none)
-        publication = find_own(session, name, port);
+        publication = publish_find(session, name, port);
     if (publication != NULL) {
         withdraw(session, publication);
         ssh_message_global_request_reply_success(message, 0);
@@ -207,11 +207,12 @@ void publish_withdraw_all(struct session *session)
 
 bool publish_still_allowed(const struct session *session)
 {
+    const struct principal *device = session->principal;
     struct publication *publication;
     bool own;
     DL_FOREACH2(session->publications, publication, of_next)
-        if (session->principal->kind != PRINCIPAL_DEVICE ||
-            publish_check_right(session, publication->endpoint->name, publication->endpoint->port, &own) !=
+        if (device->kind != PRINCIPAL_DEVICE ||
+            publish_check_right(device, publication->endpoint->name, publication->endpoint->port, &own) !=
                 REASON_none)
             return false;
     return true;

@@ -13,12 +13,15 @@
  * all that matches replies to requests (D3). Runs inside libssh: no I/O. */
 void publish_on_global_request(ssh_session ssh, ssh_message message, void *session);
 
+/* The session's own publication of name:port, or NULL. */
+struct publication *publish_find(const struct session *session, const char *name, uint16_t port);
+
 /* Takes back all that the session publishes. */
 void publish_withdraw_all(struct session *session);
 
-/* Whether the session's device may publish name:port: REASON_none, not_owner or not_allowed; *own
- * is set if the name is at or under its own. */
-enum reason publish_check_right(const struct session *session, const char *name, uint16_t port, bool *own);
+/* Whether the device may publish name:port: REASON_none, not_owner or not_allowed; *own is set if the
+ * name is at or under its own. */
+enum reason publish_check_right(const struct principal *device, const char *name, uint16_t port, bool *own);
 
 /* True if all that the session publishes is still allowed by its rules and by who owns the names. */
 bool publish_still_allowed(const struct session *session);

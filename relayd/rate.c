@@ -9,12 +9,12 @@ static int64_t full(const struct rate *rate)
     return (int64_t)rate->limit * SECOND;
 }
 
-void rate_set(struct rate *rate, uint64_t limit, int64_t now)
+void rate_set(struct rate *rate, uint64_t limit, uint64_t tokens, int64_t now)
 {
     assert(limit <= RATE_MAX || limit == RATE_NONE);
     rate->limit = limit;
     rate->filled_at = now;
-    rate->credit = limit == RATE_NONE ? 0 : full(rate);
+    rate->credit = limit == RATE_NONE ? 0 : (int64_t)(tokens < limit ? tokens : limit) * SECOND;
 }
 
 /* limit tokens a second are exactly limit units of credit a microsecond: nothing is ever rounded. */

@@ -22,8 +22,8 @@ struct rate {
     uint64_t before;   /* and in the one before */
 };
 
-/* Starts with a full bucket; what was owed is forgiven. */
-void rate_set(struct rate *rate, uint64_t limit, int64_t now);
+/* Starts with so many tokens, or as many as the bucket holds; what was owed is forgiven. */
+void rate_set(struct rate *rate, uint64_t limit, uint64_t tokens, int64_t now);
 
 /* True if a token is there. */
 bool rate_has(struct rate *rate, int64_t now);

@@ -135,8 +135,6 @@ static void serve_session(struct session *session)
     }
     bool flooded = session->io_due && read_some(session);
     watch_serve(session);
-    if (session->tenant != NULL && session->tenant->has_news && !session->loop->draining)
-        connect_resume(session->tenant);
     if (flooded || session->state == SESSION_HANDOVER)
         return;
     if (session->wait_due)
@@ -184,6 +182,18 @@ void serve_reap(struct loop *loop)
 
 /* ---- The pass ---- */
 
+/* Once a pass, however many sessions have published. */
+static void resume_waiting(struct loop *loop)
+{
+    struct tenant *tenant, *next;
+    if (!loop->has_news || loop->draining)
+        return;
+    loop->has_news = false;
+    HASH_ITER(hh, loop->tenants, tenant, next)
+        if (tenant->has_news)
+            connect_resume(tenant);
+}
+
 bool serve_pass(struct loop *loop)
 {
     struct session *marked = loop->dirty, *session;
@@ -195,6 +205,7 @@ bool serve_pass(struct loop *loop)
         session->in_dirty = false;
         serve_session(session);
     }
+    resume_waiting(loop);
     serve_reap(loop);
     return loop->dirty != NULL;
 }
@@ -233,4 +244,5 @@ void serve_expire(struct principal *principal)
     DL_FOREACH2(principal->tenant->sessions, session, tenant_next)
         if (session->principal == principal)
             session_close(session, REASON_key_expired, NULL);
+    connect_cut(principal);
 }

@@ -45,14 +45,31 @@ static int load_owners(struct loop *loop, struct tenant *tenant)
 }
 
 /* principal_id 0: those of the tenant itself. */
-static int load_limits(struct loop *loop, int64_t tenant_id, int64_t principal_id, struct account *account)
+static int read_limits(struct loop *loop, int64_t tenant_id, int64_t principal_id, struct limits *limits)
 {
     int rc;
-    struct limits limits = principal_id == 0 ? limits_of_tenant : limits_of_principal;
     struct query *query = store_query(loop->store, SQL_get_limits, "ii", tenant_id, principal_id);
+    *limits = principal_id == 0 ? limits_of_tenant : limits_of_principal;
     while ((rc = query_next(query)) > 0)
-        limits_set(&limits, query_text(query, 0), query_int(query, 1));
+        limits_set(limits, query_text(query, 0), query_int(query, 1));
     query_end(query);
+    return rc;
+}
+
+static int load_account(struct loop *loop, int64_t tenant_id, int64_t principal_id, struct account *account)
+{
+    struct limits limits;
+    int rc = read_limits(loop, tenant_id, principal_id, &limits);
+    if (rc == 0)
+        account_init(account, &limits, loop->now);
+    return rc;
+}
+
+static int refresh_account(struct loop *loop, int64_t tenant_id, int64_t principal_id,
+                           struct account *account)
+{
+    struct limits limits;
+    int rc = read_limits(loop, tenant_id, principal_id, &limits);
     if (rc == 0)
         account_set_limits(account, &limits, loop->now);
     return rc;
@@ -60,12 +77,12 @@ static int load_limits(struct loop *loop, int64_t tenant_id, int64_t principal_i
 
 int tenant_refresh_limits(struct loop *loop, struct tenant *tenant)
 {
-    return load_limits(loop, tenant->id, 0, &tenant->account);
+    return refresh_account(loop, tenant->id, 0, &tenant->account);
 }
 
 int principal_refresh_limits(struct loop *loop, struct principal *principal)
 {
-    return load_limits(loop, principal->tenant->id, principal->id, &principal->account);
+    return refresh_account(loop, principal->tenant->id, principal->id, &principal->account);
 }
 
 struct tenant *tenant_find(const struct loop *loop, int64_t id)
@@ -87,7 +104,7 @@ struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
     tenant->name = strdup(name);
     tenant->directory = directory_new();
     if (tenant->name == NULL || tenant->directory == NULL || load_devices(loop, tenant) != 0 ||
-        load_owners(loop, tenant) != 0 || tenant_refresh_limits(loop, tenant) != 0)
+        load_owners(loop, tenant) != 0 || load_account(loop, id, 0, &tenant->account) != 0)
         goto fail;
     tenant->account.kind = "tenant";
     tenant->account.name = tenant->name;
@@ -213,7 +230,7 @@ static struct principal *load_principal(struct loop *loop, struct tenant *tenant
         return NULL;
     principal->tenant = tenant;
     int rc = read_principal(loop, tenant, id, principal);
-    if (rc <= 0 || (rc = principal_refresh_limits(loop, principal)) < 0) {
+    if (rc <= 0 || (rc = load_account(loop, tenant->id, id, &principal->account)) < 0) {
         *why = why_not(rc);
         goto fail;
     }

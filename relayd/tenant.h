@@ -35,14 +35,15 @@ struct tenant {
     struct principal *principals; /* hash by id */
     struct session *sessions;
     struct connect *connects; /* opening and bridged */
-    unsigned nwaiting;        /* of them for a device that is away */
+    struct connect *waiting;  /* for a device that is away */
     struct account account;
     unsigned nbridges;
-    bool has_news; /* something was published since the waiting ones were looked at */
+    bool has_news; /* something was published since the waiting ones were looked at; see loop->has_news */
     UT_hash_handle hh;
 };
 
-/* Closes all sessions of a principal; set before the first tenant is loaded, the same for all. */
+/* Closes all sessions and bridges of a principal, which may free it; set before the first tenant is loaded,
+ * the same for all. */
 extern void (*tenant_on_expired)(struct principal *principal);
 
 /* The tenant, with its directory read from the registry at the first call. NULL on error. */

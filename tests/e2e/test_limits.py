@@ -4,9 +4,10 @@ import math
 import time
 
 import pytest
+from paramiko.message import Message
 
 from control import refused
-from hostile import OPEN_FAILURE, attach  # noqa: F401
+from hostile import CLOSE, OPEN, OPEN_FAILURE, Incoming, attach, bridge  # noqa: F401
 from procs import until
 
 
@@ -177,6 +178,20 @@ def test_refused_opens_are_not_counted(relay, published, alice):
     assert used(relay, "bridges", "alice") == used(relay, "bridges") == used(relay, "bridges", "raspi") == 0
 
 
+def test_coming_back_brings_no_new_opens(relay, published, attach):  # noqa: F811
+    mallet = relay.add_client("mallet")
+    limit(relay, "opens", 100, "mallet")
+    began, opened = time.monotonic(), 0
+    for _ in range(5):
+        raw = attach(mallet)
+        with raw.one_segment():
+            owns = [raw.direct(b"raspi", 7) for _ in range(150)]
+        opened += sum(raw.opened(own) is not None for own in owns)
+        raw.close()
+        until(lambda: not [row for row in relay.list("sessions") if row["principal"] == "mallet"], what="it has left")
+    assert 5 <= opened <= 5 + 100 * (time.monotonic() - began)
+
+
 @pytest.mark.parametrize("principal", ["mallet", "raspi", None])
 def test_no_more_opens_a_second(relay, published, attach, principal):  # noqa: F811
     mallet = attach(relay.add_client("mallet"))
@@ -208,6 +223,26 @@ def test_one_client_cannot_take_all_channels_of_a_device(relay, published, attac
     eve.close()
     wait_used(relay, "bridges", 0, "eve")
     assert mallet.connect(b"raspi", 7) is None, "it has as many as are free"
+
+
+def test_channels_that_are_not_answered_or_closed_count_on(make_relay, attach):  # noqa: F811
+    relay = make_relay(open_timeout="1s")
+    eve = attach(relay.add_device("eve"))
+    mallet, alice = attach(relay.add_client("mallet")), attach(relay.add_client("alice"))
+    assert eve.publish(b"eve", 1) == 1
+    streams = [bridge(eve, mallet) for _ in range(10)]
+    for _, stream in streams:
+        stream.close()
+        stream.expect(CLOSE)
+    for failures in (600, 1200, 1800):
+        for _ in range(600):
+            mallet.direct(b"eve", 1)
+        until(lambda: len(mallet.seen(OPEN_FAILURE)) == failures and eve.alive(), 20, "all are refused")
+    assert len(eve.seen(OPEN)) == 490
+    own = alice.direct(b"eve", 1)
+    until(lambda: len(eve.seen(OPEN)) == 491, what="the open of another client")
+    eve.confirm(Incoming(Message(eve.seen(OPEN)[-1])))
+    assert alice.opened(own) is not None
 
 
 def test_what_a_connection_leaves_behind_is_discharged(relay, published, alice):

@@ -1,10 +1,13 @@
 """What relayctl changes is so at once, for sessions and bridges that are up too; the reply counts what it closed."""
 
 import base64
+import socket
 
+import keys as keylib
 import paramiko
 import pytest
 from control import refused
+from hostile import CLOSE, DATA, WINDOW_ADJUST, attach, bridge, eve, mallet  # noqa: F401
 from net import echoes
 from procs import SLOW, until
 
@@ -268,6 +271,46 @@ def test_expiry_cuts_live_sessions(kind, relay, net, keys):
     done = expiring.run("-N")
     assert done.returncode == 255 and "expired" in done.stderr, "the banner must say why"
     relay.wait_log('refused login ".*": key_expired: ', since)
+
+
+@pytest.mark.parametrize("what", ["remove-client", "remove-key", "remove-device", "disconnect", "expiry",
+                                  "remove-client behind it", "remove-device behind it", "expiry behind it"])
+def test_what_is_queued_goes_with_the_right(what, relay, attach, eve, keys):  # noqa: F811
+    """The receiver takes nothing for now; the sender may be away already."""
+    what, left = what.removesuffix(" behind it"), what.endswith(" behind it")
+    key, expires = keys.new(), ["--expires", f"{max(3, int(3 * SLOW))}s"] if what == "expiry" else []
+    relay.ctl("add-client", "--name", "mallet", *expires, key + ".pub")
+    relay.ctl("add-key", "mallet", keys.new() + ".pub")
+    sender = attach(relay.stranger("mallet", key=key))
+    receiver = eve
+    if what == "remove-device":
+        sender, receiver = receiver, sender
+        there, back = bridge_from(receiver, sender)
+    else:
+        there, back = bridge(receiver, sender, window=0)
+    back.send(b"x" * 20000)
+    until(lambda: relay.list("bridges")[0]["held"] == 20000, what="all is queued")
+    if left:
+        sender.sock.shutdown(socket.SHUT_RDWR)
+        until(lambda: len(relay.list("sessions")) == 1, what="the sender has left")
+        assert len(relay.list("bridges")) == 1
+    if what == "expiry":
+        until(lambda: not relay.list("bridges"), 10, "the bridge is gone")
+    else:
+        argument = {"remove-device": "eve", "remove-key": keylib.fingerprint(key)}.get(what, "mallet")
+        argv = [what, *(["mallet"] if what == "remove-key" else []), argument]
+        assert counts(relay.ctl(*argv)) == (0 if left else 1, 1)
+    assert relay.list("bridges") == []
+    there.expect(CLOSE)
+    receiver.put(WINDOW_ADJUST, there.peer, 1 << 20)
+    assert receiver.alive() and not receiver.seen(DATA, there.own)
+
+
+def bridge_from(client, device):
+    """As bridge(), for a client that takes nothing."""
+    own = client.direct(b"eve", 1, window=0)
+    back = device.confirm(device.incoming())
+    return client.opened(own), back
 
 
 def test_who_has_not_proven_the_key_is_not_told_of_its_expiry(relay, keys):

@@ -1,7 +1,9 @@
 """A device that logs in twice: the newest session serves, the older ones stand by."""
 
+import socket
 import time
 
+from hostile import EOF, Stream, attach, mallet  # noqa: F401
 from net import echoes, read_all
 from procs import SLOW, until
 
@@ -84,6 +86,22 @@ def test_standby_serves_when_the_newest_does_not_answer(make_relay, net):
     new.thaw()
 
 
+def test_only_what_did_not_answer_is_left_to_the_standby(make_relay, attach):  # noqa: F811
+    """One service behind a returned device hangs; the others are still there."""
+    relay = make_relay(open_timeout="1s")
+    device, mallet = relay.add_device("eve"), attach(relay.add_client("mallet"))
+    standby, newest = attach(device), attach(device)
+    for session in (standby, newest):
+        assert session.publish(b"eve", 1) == 1 and session.publish(b"eve", 2) == 2
+    own = mallet.direct(b"eve", 2)
+    newest.incoming()
+    assert mallet.opened(own) is None
+    for port, session in ((1, newest), (2, standby)):
+        own = mallet.direct(b"eve", port)
+        session.confirm(session.incoming())
+        assert mallet.opened(own) is not None
+
+
 def test_open_to_a_frozen_device_times_out_as_a_failed_open(make_relay, net):
     relay = make_relay(open_timeout="1s")
     raspi, alice = relay.add_device("raspi"), relay.add_client("alice")
@@ -105,3 +123,25 @@ def test_a_device_that_leaves_during_an_open_fails_it(relay, net):
     status, out = asked.finish()
     assert (status, out) == (255, b"")
     relay.wait_withdrawn("raspi:7")
+
+
+def test_what_a_device_sends_before_it_answers_goes_with_it(relay, attach, mallet):  # noqa: F811
+    """The client gets what the standby sends, and nothing else."""
+    device = relay.add_device("eve")
+    standby, newest = attach(device), attach(device)
+    assert standby.publish(b"eve", 1) == 1 and newest.publish(b"eve", 1) == 1
+    own = mallet.direct(b"eve", 1)
+    asked = newest.incoming()
+    newest.numbers += 1
+    early = Stream(newest, newest.numbers, asked.peer)
+    early.send(b"from the newest")
+    early.eof()
+    assert newest.alive()
+    newest.sock.shutdown(socket.SHUT_RDWR)
+    back = standby.confirm(standby.incoming())
+    stream = mallet.opened(own)
+    back.send(b"from the standby")
+    assert stream.read(16) == b"from the standby"
+    assert relay.list("bridges")[0]["held"] == 0
+    assert relay.list("bridges")[0]["bytes_down"] == 16
+    assert mallet.alive() and not mallet.seen(EOF)

@@ -4,8 +4,9 @@ import re
 import socket
 import time
 
-from hostile import OPEN, OPEN_FAILURE, attach, closed_log  # noqa: F401
+from hostile import CLOSE, OPEN, OPEN_FAILURE, attach, closed_log  # noqa: F401
 from procs import SLOW, until
+from test_limits import used, wait_used
 
 
 def test_an_open_succeeds_when_the_device_comes_back(make_relay, net):
@@ -61,8 +62,7 @@ def test_what_waits_is_served_only_to_whom_it_is_allowed(make_relay, attach):  #
     stream.send(b"mine")
     assert back.read(4) == b"mine"
     assert eve.alive() and not eve.seen(OPEN) and not mallet.seen(OPEN_FAILURE, his)
-    relay.ctl("allow", "mallet", "eve")  # asked again at the next publish
-    assert eve.publish(b"eve", 2) == 2
+    relay.ctl("allow", "mallet", "eve")  # as good as a publish
     eve.confirm(eve.incoming())
     assert mallet.opened(his) is not None
 
@@ -93,6 +93,45 @@ def test_an_open_waits_again_when_the_device_leaves_before_it_answers(make_relay
     back = eve.confirm(eve.incoming())
     mallet.opened(own).send(b"at last")
     assert back.read(7) == b"at last"
+
+
+def test_an_open_waits_for_a_device_that_is_dead_without_anybody_knowing(make_relay, attach):  # noqa: F811
+    relay = make_relay(wait_for_device="60s", open_timeout="1s")
+    device, mallet = relay.add_device("eve"), attach(relay.add_client("mallet"))
+    dead = attach(device)
+    assert dead.publish(b"eve", 1) == 1
+    own = mallet.direct(b"eve", 1)
+    asked = dead.incoming()
+    wait_used(relay, "bridges", 0, "eve")
+    assert used(relay, "bridges", "mallet") == 1
+    assert dead.publish(b"eve", 2) == 2 and dead.alive() and not dead.seen(OPEN), "it was asked again"
+    back = attach(device)
+    assert back.publish(b"eve", 1) == 1
+    stream = back.confirm(back.incoming())
+    mallet.opened(own).send(b"at last")
+    assert stream.read(7) == b"at last"
+    dead.confirm(asked).expect(CLOSE)
+
+
+def test_a_standby_is_asked_when_the_newest_does_not_answer(make_relay, attach):  # noqa: F811
+    relay = make_relay(wait_for_device="60s", open_timeout="1s")
+    device, mallet = relay.add_device("eve"), attach(relay.add_client("mallet"))
+    standby, newest = attach(device), attach(device)
+    assert standby.publish(b"eve", 1) == 1 and newest.publish(b"eve", 1) == 1
+    own = mallet.direct(b"eve", 1)
+    newest.incoming()
+    standby.confirm(standby.incoming())
+    assert mallet.opened(own) is not None
+
+
+def test_an_open_that_nobody_answers_ends_with_the_wait(make_relay, attach):  # noqa: F811
+    relay = make_relay(wait_for_device="2s", open_timeout="500ms")
+    eve, mallet = attach(relay.add_device("eve")), attach(relay.add_client("mallet"))
+    assert eve.publish(b"eve", 1) == 1
+    began = time.monotonic()
+    assert mallet.connect(b"eve", 1) is None
+    assert time.monotonic() - began > 1.9
+    relay.wait_log('refused connect "eve:1": open_timeout')
 
 
 def test_opens_that_wait_are_bounded_and_end(make_relay, attach):  # noqa: F811

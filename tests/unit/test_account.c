@@ -17,9 +17,9 @@ static void set(struct account *account, enum limit limit, uint64_t value)
 
 static void make(void)
 {
-    account_set_limits(&alice, &limits_of_principal, NOW);
-    account_set_limits(&raspi, &limits_of_principal, NOW);
-    account_set_limits(&tenant, &limits_of_tenant, NOW);
+    account_init(&alice, &limits_of_principal, NOW);
+    account_init(&raspi, &limits_of_principal, NOW);
+    account_init(&tenant, &limits_of_tenant, NOW);
     accounts_add(&all, &alice);
     accounts_add(&all, &raspi);
     accounts_add(&all, &tenant);
@@ -84,4 +84,27 @@ Test(account, setting_one_limit_leaves_the_other_buckets_alone)
     cr_expect_eq(accounts_full(&all, LIMIT_opens, NOW), &alice);
     set(&alice, LIMIT_opens, 2);
     cr_expect_null(accounts_full(&all, LIMIT_opens, NOW));
+}
+
+Test(account, begins_with_one_open_and_one_portion)
+{
+    struct limits limits = limits_of_principal;
+    limits.value[LIMIT_opens] = 10;
+    limits.value[LIMIT_bytes_up] = 16000;
+    account_init(&alice, &limits, NOW);
+    cr_expect_null(accounts_full(&all, LIMIT_opens, NOW));
+    accounts_pay_open(&all, NOW);
+    cr_expect_eq(accounts_full(&all, LIMIT_opens, NOW), &alice);
+    cr_expect_eq(accounts_pay(&all, LIMIT_bytes_up, 1000, NOW), NOW);
+    cr_expect_eq(accounts_pay(&all, LIMIT_bytes_up, 1000, NOW), NOW + SECOND / 16);
+}
+
+Test(account, reading_the_same_limits_again_fills_no_bucket)
+{
+    struct limits limits = limits_of_principal;
+    limits.value[LIMIT_opens] = 10;
+    account_init(&alice, &limits, NOW);
+    accounts_pay_open(&all, NOW);
+    account_set_limits(&alice, &limits, NOW);
+    cr_expect_eq(accounts_full(&all, LIMIT_opens, NOW), &alice);
 }

@@ -426,3 +426,17 @@ Test(bridge, clear_twice)
 {
     bridge_clear(&bridge);
 }
+
+Test(bridge, reset_forgets_everything)
+{
+    receive(DEVICE, MAX);
+    receive(DEVICE, MAX);
+    bridge_receive_eof(&bridge, DEVICE);
+    bridge_reset(&bridge);
+    cr_expect_eq(bridge_waiting(&bridge), 0);
+    cr_expect_eq(bridge.end[DEVICE].bytes, 0);
+    expect_next(CLIENT, BRIDGE_WAIT);
+    expect_next(DEVICE, BRIDGE_WAIT);
+    cr_expect_eq(receive(DEVICE, 10), 10);
+    expect_next(CLIENT, BRIDGE_WRITE);
+}

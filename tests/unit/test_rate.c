@@ -11,7 +11,7 @@ static struct rate rate;
 static void start(uint64_t limit)
 {
     rate = (struct rate){ 0 };
-    rate_set(&rate, limit, 0);
+    rate_set(&rate, limit, limit, 0);
 }
 
 Test(rate, holds_a_second_s_worth_and_no_more)
@@ -87,7 +87,7 @@ Test(rate, a_new_limit_forgives_what_is_owed)
     start(10);
     for (int i = 0; i < 100; i++)
         rate_pay(&rate, 10, 0);
-    rate_set(&rate, 20, 1);
+    rate_set(&rate, 20, 20, 1);
     cr_expect_eq(rate_pay(&rate, 20, 1), 0);
     cr_expect_eq(rate_pay(&rate, 1, 1), SECOND / 20);
 }
@@ -117,4 +117,14 @@ Test(rate, the_meter_tells_the_second_before_this_one)
     cr_expect_eq(rate_measured(&rate, 13 * SECOND), 0, "a second without anything");
     rate_count(&rate, 8, 20 * SECOND);
     cr_expect_eq(rate_measured(&rate, 20 * SECOND), 0);
+}
+
+Test(rate, starts_with_what_it_is_given)
+{
+    rate_set(&rate, 5, 1, 0);
+    rate_pay(&rate, 1, 0);
+    cr_expect_not(rate_has(&rate, SECOND / 5 - 1));
+    cr_expect(rate_has(&rate, SECOND / 5));
+    rate_set(&rate, 0, 1, 0);
+    cr_expect_not(rate_has(&rate, SECOND), "no more than it holds");
 }
