@@ -12,7 +12,6 @@
 #include <string.h>
 #include <time.h>
 
-#define BATCH 512     /* mails a pass */
 #define RETRY_MS 1000 /* after which what could not be written is tried again */
 
 /* One row to write behind. Rows are kept by what they are about: however often a device publishes
@@ -346,6 +345,17 @@ static void serve_request(struct request *request)
 
 /* ---- The thread ---- */
 
+/* The last try, and what it does not write is lost. */
+static void flush_for_good(void)
+{
+    keeper.retry_at = 0;
+    flush_unwritten();
+    if (keeper.unwritten != NULL)
+        log_error("lost %u rows of what devices and clients did last: the registry cannot be written",
+                  HASH_COUNT(keeper.unwritten));
+    drop_all_unwritten();
+}
+
 /* Requests wait for the rows that were posted before them, so that what a worker saw earlier is
  * there when a command looks. Returns false when it is time to stop. */
 static bool serve_mail(struct mail *mail)
@@ -370,6 +380,8 @@ static bool serve_mail(struct mail *mail)
     return go_on;
 }
 
+/* Takes all that is there before it writes: what a device that publishes and cancels without end has
+ * posted meanwhile costs one row, and one wait for the disk. */
 static void *run(void *arg)
 {
     struct pollfd pollfd = { .fd = mailbox_fd(keeper.mailbox), .events = POLLIN };
@@ -377,8 +389,8 @@ static void *run(void *arg)
     do {
         bool waits = keeper.unwritten != NULL || !store_healthy();
         poll(&pollfd, 1, waits ? RETRY_MS : -1);
-    } while (serve_mail(mailbox_take(keeper.mailbox, BATCH)));
-    drop_all_unwritten();
+    } while (serve_mail(mailbox_take(keeper.mailbox, SIZE_MAX)));
+    flush_for_good();
     return NULL;
 }
 

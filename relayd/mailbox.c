@@ -73,15 +73,24 @@ void mailbox_post_always(struct mailbox *mailbox, struct mail *mail)
     pthread_mutex_unlock(&mailbox->lock);
 }
 
+/* Behind the first n. Called with the lock held: all of them are taken without a walk. */
+static struct mail **behind(struct mailbox *mailbox, size_t n)
+{
+    struct mail **end = &mailbox->first;
+    if (n == mailbox->n)
+        return mailbox->last;
+    while (n-- > 0)
+        end = &(*end)->next;
+    return end;
+}
+
 struct mail *mailbox_take(struct mailbox *mailbox, size_t max)
 {
     uint64_t count;
     pthread_mutex_lock(&mailbox->lock);
-    struct mail *first = max > 0 ? mailbox->first : NULL, **end = &mailbox->first;
-    for (size_t i = 0; i < max && *end != NULL; i++) {
-        end = &(*end)->next;
-        mailbox->n--;
-    }
+    size_t n = max < mailbox->n ? max : mailbox->n;
+    struct mail *first = n > 0 ? mailbox->first : NULL, **end = behind(mailbox, n);
+    mailbox->n -= n;
     if (first != NULL) {
         mailbox->first = *end;
         *end = NULL;

@@ -5,6 +5,7 @@
 #include "relayd/pubkey.h"
 #include "relayd/store.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,8 +167,16 @@ static int read_expiry(struct request *request, int64_t *expires)
     return 0;
 }
 
-static int bad_rule(struct request *request, const char *text)
+static int no_memory(struct request *request)
 {
+    return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+}
+
+/* Of which policy has made no rule, as errno tells. */
+static int no_rule(struct request *request, const char *text)
+{
+    if (errno == ENOMEM)
+        return no_memory(request);
     return fail(&request->failure, REASON_bad_rule, "\"%.200s\" is not a rule: %s", text,
                 reason_sentence(REASON_bad_rule));
 }
@@ -179,9 +188,9 @@ static int read_rules(struct request *request, struct addition *add)
     add->rules_given = json_array_size(list) > 0;
     json_array_foreach(list, i, text)
         if (rules_add_new(&add->rules, json_string_value(text)) != 0)
-            return bad_rule(request, json_string_value(text));
+            return no_rule(request, json_string_value(text));
     if (!add->rules_given && add->kind == KIND_CLIENT && rules_add(&add->rules, "*") != 0)
-        return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+        return no_memory(request);
     return 0;
 }
 
@@ -526,7 +535,7 @@ static int change_rule(struct store *store, struct request *request, enum sql sq
         return -1;
     struct rule *rule = rule_new(text);
     if (rule == NULL)
-        return bad_rule(request, text);
+        return no_rule(request, text);
     int n = store_run(store, sql, "it", row.id, rule_text(rule));
     rule_free(rule);
     if (n < 0)

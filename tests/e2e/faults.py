@@ -8,7 +8,7 @@ import pytest
 from relay import RELAYD
 
 FAULTY = os.path.join(os.path.dirname(RELAYD), "..", "tests", "fault", "relayd")
-COUNTDOWN, STRUCK, READ_ONLY, OWN_ONLY = range(4)  # struct faults in tests/fault/faults.c
+COUNTDOWN, STRUCK, READ_ONLY, OWN_ONLY, SYNCS, HOLD_SYNC = range(6)  # struct faults in tests/fault/faults.c
 
 
 class Faults:
@@ -36,6 +36,12 @@ class Faults:
 
     def read_only(self, now):
         self._set(READ_ONLY, int(now))
+
+    syncs = property(lambda self: self._get(SYNCS), doc="how often relayd has waited for the disk")
+
+    def hold_sync(self, now):
+        """From now on such a wait has no end."""
+        self._set(HOLD_SYNC, int(now))
 
 
 @pytest.fixture

@@ -145,10 +145,12 @@ class Relay:
         self.popen = None
 
     def restart(self, kill=False):
-        """Stop (or kill -9) and start again on the same ports and state."""
+        """Stop (or kill -9) and start again on the same ports and state; returns the time of the start."""
         self.kill9() if kill else self.stop()
+        started = time.monotonic()
         self.listen = [f"{addr}:{port}" for addr, port in self.ports.items()]
         self.start()
+        return started
 
     # -- its log
 

@@ -1,8 +1,10 @@
 """Peers that die without a word: the cable is pulled, the process is stopped, an answer never comes."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -208,6 +210,37 @@ def test_a_stopped_device_is_asked_and_closed(make_relay, net):
     assert time.monotonic() - started > 15
     closed_log(relay, "raspi", sentence="fell silent")
     held.proc.wait()
+    device.thaw()
+    assert device.wait() == 255
+
+
+def test_a_device_stopped_during_an_upload(make_relay, procs):
+    """Its kernel has no room for what was sent, so nobody can ask it anything."""
+    own_network(procs)
+    subprocess.run([*procs.prefix, "sysctl", "-qw", "net.ipv4.tcp_rmem=4096 65536 65536"], check=True)
+    procs.spawn([sys.executable, "-c", ECHO.replace("sendall(data)", "fileno()")]).wait_err("^up")
+    relay = make_relay(open_timeout="1s", dead_peer_timeout="12s")
+    raspi, alice = relay.add_device("raspi"), relay.add_client("alice")
+    device = raspi.publish("7:localhost:7", expect="raspi:7")
+    held, sent = alice.through_W("raspi:7"), [0]
+
+    def upload():
+        with contextlib.suppress(OSError):
+            while held.stdin.write(bytes(1 << 16)):
+                sent[0] += 1
+
+    thread = threading.Thread(target=upload)
+    thread.start()
+    until(lambda: sent[0] > 100, what="the upload")
+    device.freeze()
+    stopped = time.monotonic()
+    done = alice.run("-v", "-W", "raspi:7")
+    assert done.returncode == 255 and "open_timeout" in done.stderr
+    assert time.monotonic() - stopped < 5 * SLOW and sessions(relay, "raspi")
+    until(lambda: not sessions(relay, "raspi"), 12.5 - (time.monotonic() - stopped) / SLOW, "it is gone", every=0.1)
+    closed_log(relay, "raspi", sentence="timed out")
+    held.wait()
+    thread.join()
     device.thaw()
     assert device.wait() == 255
 

@@ -1,11 +1,13 @@
 """Each allocation on the way of a login, a publish and a connect fails once: one connection is lost at most."""
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import time
 
 import paramiko
+import pytest
 from faults import faults, make_faulty  # noqa: F401
 from hostile import CLOSE, CONFIRMATION, DATA, OPEN, OPEN_FAILURE, attach, bridge  # noqa: F401
 from procs import SLOW, until
@@ -184,3 +186,21 @@ def test_a_name_is_moved_or_not(make_faulty, faults, attach):  # noqa: F811
         session = attach(devices[owner])
         assert session.publish(b"out", 7) == 7, f"{where}: it is {owner}'s"
     assert number > 5
+
+
+@pytest.mark.parametrize("change", ["add-device", "allow", "disallow"])
+def test_a_rule_is_not_called_wrong_for_lack_of_memory(change, make_faulty, faults, keys):  # noqa: F811
+    relay = make_faulty()
+    relay.add_device("first", allow=["web", "cam"])
+    argv = {"add-device": ["add-device", "--name", "second", "--allow", "out:80", keys.new() + ".pub"],
+            "allow": ["allow", "first", "out:80"], "disallow": ["disallow", "first", "web"]}[change]
+    codes = set()
+    for number in itertools.count(1):
+        faults.fail_allocation(number, own_only=True)
+        done = relay.ctl(*argv, check=False)
+        if done.returncode == 0:
+            break
+        assert relay.running and faults.struck, done
+        if done.returncode == 1:  # else it was relayctl's connection
+            codes.add(done.json["error"]["code"])
+    assert codes == {"out_of_memory"}

@@ -3,11 +3,12 @@
 import os
 import re
 import subprocess
+import time
 
 import pytest
-from hostile import CHANNEL_FAILURE, OPEN_FAILURE, attach  # noqa: F401
+from hostile import CHANNEL_FAILURE, OPEN_FAILURE, attach, closed_log  # noqa: F401
 from net import echoes, is_listening
-from procs import until
+from procs import SLOW, until
 
 
 def wait_refused(relay, what, asked, code, principal=None, since=0):
@@ -123,6 +124,27 @@ def test_a_bad_name_is_not_published(name, relay, attach):
     assert raw.publish(name, 80) is None
     relay.wait_log(rf'principal=raspi session=\d+ refused publish ".*": {expected}: ')
     assert raw.publish(b"", 80) == 80
+
+
+def test_a_device_is_closed_when_all_its_publishes_were_refused(relay, attach):
+    """After 30 s, and nobody else: only a device that serves nothing is of no use, and only it tries again."""
+    names = ["silent", "channel", "accepted", "withdrawn", "refused"]
+    _, channel, accepted, withdrawn, refused = devices = [attach(relay.add_device(name)) for name in names]
+    client = attach(relay.add_client("client"))
+    channel.session()
+    for peer in (client, *devices[1:]):  # the last is closed, when all have had their time
+        assert peer.publish(b"elsewhere", 80) is None
+    started = time.monotonic()
+    assert accepted.publish(b"accepted", 80) == 80 and withdrawn.publish(b"withdrawn", 80) == 80
+    assert withdrawn.ask("cancel-tcpip-forward", b"withdrawn", 80)[0]
+    while time.monotonic() - started < 25:  # what is refused later is no respite
+        assert refused.publish(b"elsewhere", 80) is None
+        time.sleep(1)
+    until(lambda: not refused.is_active(), 8, "the device whose publishes were refused is closed")
+    assert 29.5 < time.monotonic() - started < 33 * SLOW
+    closed_log(relay, "refused", sentence="none of the publishes of this device was accepted")
+    assert all(peer.alive() for peer in (*devices[:-1], client))
+    assert {row["principal"] for row in relay.list("sessions")} == {*names[:-1], "client"}
 
 
 def test_the_same_endpoint_twice_in_one_session_is_refused(relay, net, attach):

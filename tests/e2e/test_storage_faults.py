@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 from control import refused
 from faults import faults, make_faulty  # noqa: F401
-from hostile import attach, bridge  # noqa: F401
+from hostile import GLOBAL_REQUEST, REQUEST_SUCCESS, attach, bridge  # noqa: F401
 from procs import until
 from storage import disk, fill  # noqa: F401
 
@@ -21,6 +21,11 @@ def database(relay):
 def opened(relay):
     with contextlib.closing(sqlite3.connect(database(relay), isolation_level=None, timeout=5)) as db:
         yield db
+
+
+def stored_names(relay):
+    with opened(relay) as db:
+        return {name for name, in db.execute("SELECT name FROM endpoints")}
 
 
 def sound(relay):
@@ -138,6 +143,49 @@ def test_another_process_that_holds_the_lock(relay, traffic, procs, lock):
     busy.logins_go_on()
     holder.kill()  # it dies with the lock: nothing of its is left behind
     busy.recovers(since)
+
+
+# ---- slow
+
+
+def test_a_device_that_publishes_and_cancels_keeps_nobody_waiting(make_faulty, faults, attach):  # noqa: F811
+    """However much of it has come while the disk was slow, it is written at once."""
+    relay = make_faulty()
+    restless, other = attach(relay.add_device("restless")), attach(relay.add_device("other", allow=["out"]))
+    faults.hold_sync(True)
+    before = faults.syncs
+    assert restless.publish(b"restless", 1) == 1
+    until(lambda: faults.syncs > before, what="the disk is waited for")
+    before = faults.syncs
+    for first in range(1000, 5000, 100):
+        restless.inbox.clear()
+        with restless.one_segment():
+            for port in range(first, first + 100):
+                restless.put(GLOBAL_REQUEST, "tcpip-forward", True, b"restless", port)
+                restless.put(GLOBAL_REQUEST, "cancel-tcpip-forward", True, b"restless", port)
+        until(lambda: len(restless.seen(REQUEST_SUCCESS)) == 200, what="the answers")
+    assert other.publish(b"out", 80) == 80
+    faults.hold_sync(False)
+    relay.add_tenant("new")
+    assert faults.syncs - before <= 5
+    assert {"restless", "out"} == stored_names(relay)
+
+
+# ---- at the end
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_what_could_not_be_written_is_tried_once_more_at_the_end(mended, make_faulty, faults, attach):  # noqa: F811
+    relay = make_faulty()
+    device = attach(relay.add_device("raspi"))
+    faults.read_only(True)
+    assert device.publish(b"raspi", 22) == 22
+    refused(relay, "store_unavailable", "add-tenant", "new")
+    since = relay.mark()
+    faults.read_only(not mended)
+    relay.stop()
+    assert bool(relay.logged("lost [1-9][0-9]* rows", since)) is not mended
+    assert stored_names(relay) == ({"raspi"} if mended else set())
 
 
 # ---- damaged

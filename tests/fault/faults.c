@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What the file holds; tests/e2e/faults.py knows it too. */
@@ -16,6 +17,8 @@ struct faults {
     _Atomic int64_t struck;    /* how many have failed */
     _Atomic int64_t read_only; /* not 0: nothing can be written */
     _Atomic int64_t own_only;  /* not 0: libevent gets all it asks for */
+    _Atomic int64_t syncs;     /* how often the disk was waited for */
+    _Atomic int64_t hold_sync; /* not 0: it keeps whoever waits */
 };
 
 static struct faults none, *faults = &none;
@@ -36,6 +39,14 @@ bool fault_strikes(const char *file, int line)
 bool fault_read_only(void)
 {
     return atomic_load(&faults->read_only) != 0;
+}
+
+void fault_wait_for_disk(void)
+{
+    const struct timespec ms = { .tv_nsec = 1000000 };
+    atomic_fetch_add(&faults->syncs, 1);
+    for (int left = 30000; left > 0 && atomic_load(&faults->hold_sync) != 0; left--)
+        nanosleep(&ms, NULL);
 }
 
 static bool strikes_libevent(void)

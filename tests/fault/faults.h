@@ -12,6 +12,9 @@ bool fault_strikes(const char *file, int line);
 /* Is the storage of SQLite read-only now? Any thread. */
 bool fault_read_only(void);
 
+/* Counts the waits for the disk, and makes this one last for as long as the test wants, 30 s at the most. */
+void fault_wait_for_disk(void);
+
 /* Puts a default VFS before SQLite's: while fault_read_only() it answers as the real one does when
  * the kernel says EROFS. */
 void fault_replace_vfs(void);
