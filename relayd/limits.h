@@ -44,7 +44,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */
-#define LIMIT_ENDPOINTS 1000     /* that it publishes */
+#define LIMIT_PUBLICATIONS 1000  /* endpoints that it publishes */
 #define LIMIT_REFUSALS 32        /* of one kind, that are logged and told to the peer in a second */
 #define LIMIT_REFUSALS_KINDS 8   /* that are counted apart: what was refused, and why */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */

@@ -49,8 +49,8 @@ static enum reason check(const struct session *session, const char *requested, u
         return REASON_not_device;
     if ((reason = resolve(session, requested, name)) != REASON_none)
         return reason;
-    if (session->npublications >= LIMIT_ENDPOINTS)
-        return REASON_too_many_endpoints;
+    if (session->npublications >= LIMIT_PUBLICATIONS)
+        return REASON_too_many_published;
     if (*port == 0)
         *port = directory_free_port(session->tenant->directory, name);
     if (*port == 0)

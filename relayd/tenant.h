@@ -35,7 +35,7 @@ struct tenant {
     struct principal *principals; /* hash by id */
     struct session *sessions;
     struct connect *connects; /* opening and bridged */
-    struct connect *waiting;  /* for a device that is away */
+    struct connect *waiting;  /* opens that wait for a device that is away */
     struct account account;
     unsigned nbridges;
     bool has_news; /* something was published since the waiting ones were looked at; see loop->has_news */

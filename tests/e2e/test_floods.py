@@ -59,7 +59,7 @@ def test_endpoints_of_one_session_are_bounded(relay, bystanders, eve):
     answers = [eve.expect(REQUEST_SUCCESS, REQUEST_FAILURE, timeout=30)[0] for _ in range(1500)]
     accepted = answers.count(REQUEST_SUCCESS)
     assert 100 <= accepted <= 1000 and answers == [REQUEST_SUCCESS] * accepted + [REQUEST_FAILURE] * (1500 - accepted)
-    relay.wait_log(r'principal=eve session=\d+ refused publish ".*": too_many_endpoints: ')
+    relay.wait_log(r'principal=eve session=\d+ refused publish ".*": too_many_published: ')
     assert bystanders.fine()
     # withdrawing makes room
     assert eve.ask("cancel-tcpip-forward", b"n0.eve", 80)[0] and eve.publish(b"again.eve", 80) == 80

@@ -1,7 +1,9 @@
 """What relayctl changes is so at once, for sessions and bridges that are up too; the reply counts what it closed."""
 
 import base64
+import calendar
 import socket
+import time
 
 import keys as keylib
 import paramiko
@@ -247,9 +249,15 @@ def test_disconnect_stays_inside_the_tenant(traffic, relay):
     assert echoes(traffic.seven) and traffic.device.running
 
 
+def seconds(text):
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+
+
 @pytest.mark.parametrize("kind", ["client", "device"])
 def test_expiry_cuts_live_sessions(kind, relay, net, keys):
+    """The client's is a time of the day, the device's a while from now."""
     echo, key, lifetime = net.echo(), keys.new(), max(5, int(5 * SLOW))
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + lifetime))
     if kind == "device":
         alice = relay.add_client("alice")
         relay.ctl("add-device", "--name", "raspi", "--expires", f"{lifetime}s", key + ".pub")
@@ -257,13 +265,16 @@ def test_expiry_cuts_live_sessions(kind, relay, net, keys):
         proc = expiring.publish(f"7:localhost:{echo.port}", expect="raspi:7")
     else:
         relay.add_device("raspi").publish(f"7:localhost:{echo.port}", expect="raspi:7")
-        relay.ctl("add-client", "--name", "alice", "--expires", f"{lifetime}s", key + ".pub")
+        relay.ctl("add-client", "--name", "alice", "--expires", end, key + ".pub")
+        assert relay.ctl("show", "alice")["expires"] == end
         expiring = alice = relay.stranger("alice", key=key)
     client, (port,) = alice.local("raspi:7")
     proc = client if kind == "client" else proc
     sock = net.connect(port)
     assert echoes(sock)
+    shown = relay.ctl("show", expiring.name)["expires"]
     assert proc.wait(lifetime + 10) == 255
+    assert -0.1 < time.time() - seconds(shown) < 1 + 0.5 * SLOW
     assert sock.recv(1) == b""
     relay.wait_log(rf"principal={expiring.name} session=\d+ closed: ")
     assert relay.list("bridges") == []

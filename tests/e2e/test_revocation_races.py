@@ -6,7 +6,7 @@ import time
 
 import paramiko
 import pytest
-from hostile import CLOSE, Raw, attach, eve, mallet  # noqa: F401
+from hostile import CLOSE, OPEN_FAILURE, Raw, attach, eve, mallet  # noqa: F401
 from procs import SLOW, until
 
 BROKEN = (paramiko.SSHException, AssertionError, EOFError, OSError)  # what a session that is cut may raise
@@ -92,6 +92,7 @@ class Publisher:
             self.accepted += bool(accepted)
             self.refused += not accepted
             if accepted:
+                time.sleep(0.02)  # so that commands meet it both ways
                 self.raw.ask("cancel-tcpip-forward", b"shared", 80)
         except BROKEN:
             self.close()
@@ -172,15 +173,20 @@ def test_a_client_that_logs_in_meanwhile(relay):
 def test_a_client_that_is_on_its_way_to_a_busy_worker(relay, attach):  # noqa: F811
     """Until some login has found its key gone where it arrived: it was taken in between."""
     principal, flooder = relay.add_client("mallet"), attach(relay.add_client("flooder"))
-    flooder._arrived = lambda *_: None
-    logins = Logins(principal)
+    logins, answers = Logins(principal), [0]
+
+    def arrived(kind, _):
+        answers[0] += kind == OPEN_FAILURE
 
     def flood():
         with flooder.one_segment():
-            for _ in range(500):
+            for _ in range(1000):
                 flooder.direct(b"no", 1)
+        until(lambda: answers[0] == flooder.numbers, 30, "all are refused")
 
-    deadline = time.monotonic() + 30 * SLOW
+    flooder._arrived = arrived
+
+    deadline = time.monotonic() + 15 * SLOW
     with running(logins.once, logins.once, flood):
         while not relay.logged("hand-over -> dead") and time.monotonic() < deadline:
             remove_and_add(relay, principal, logins)
