@@ -84,105 +84,6 @@ static void refuse(struct session *session, ssh_message message, const char *ask
     session_touch(session);
 }
 
-/* ---- What it is charged to ---- */
-
-/* Whether one more open may be charged to these. detail is filled in if not. */
-static enum reason admit(const struct accounts *accounts, int64_t now, char detail[ACCOUNT_TEXT_SIZE])
-{
-    const struct account *full = accounts_full(accounts, LIMIT_bridges, now);
-    if (full != NULL) {
-        account_describe(full, LIMIT_bridges, detail);
-        return REASON_too_many_bridges;
-    }
-    full = accounts_full(accounts, LIMIT_opens, now);
-    if (full == NULL)
-        return REASON_none;
-    account_describe(full, LIMIT_opens, detail);
-    return REASON_too_many_opens;
-}
-
-static void charge_open(struct accounts *accounts, int64_t now)
-{
-    accounts_charge(accounts, LIMIT_bridges, 1);
-    accounts_pay_open(accounts, now);
-}
-
-/* The device is none of the accounts when the client's is the same (D19). */
-static struct accounts device_account(const struct connect *connect, struct principal *device)
-{
-    struct accounts accounts = { 0 };
-    if (connect->principal[BRIDGE_CLIENT] != device)
-        accounts_add(&accounts, &device->account);
-    return accounts;
-}
-
-static void charge_device(struct connect *connect, struct principal *device)
-{
-    struct accounts accounts = device_account(connect, device);
-    charge_open(&accounts, connect->client->loop->now);
-    accounts_charge(&accounts, LIMIT_held, (int64_t)connect->held);
-    accounts_add(&connect->accounts, &device->account);
-    connect->principal[BRIDGE_DEVICE] = principal_hold(device);
-}
-
-/* What waits in the bridge has changed. */
-static void charge_held(struct connect *connect)
-{
-    size_t held = bridge_waiting(&connect->bridge);
-    accounts_charge(&connect->accounts, LIMIT_held, (int64_t)held - (int64_t)connect->held);
-    connect->held = held;
-}
-
-/* It did not answer: another one may be asked. */
-static void discharge_device(struct connect *connect)
-{
-    struct principal *device = connect->principal[BRIDGE_DEVICE];
-    struct accounts accounts = device_account(connect, device);
-    accounts_charge(&accounts, LIMIT_bridges, -1);
-    accounts_charge(&accounts, LIMIT_held, -(int64_t)connect->held);
-    connect->accounts.n -= accounts.n;
-    connect->principal[BRIDGE_DEVICE] = NULL;
-    principal_let_go(device);
-}
-
-/* The limit on what goes to that end. */
-static enum limit rate_to(enum bridge_side side)
-{
-    return side == BRIDGE_DEVICE ? LIMIT_bytes_up : LIMIT_bytes_down;
-}
-
-static void discharge(struct connect *connect)
-{
-    accounts_charge(&connect->accounts, LIMIT_bridges, -1);
-    accounts_charge(&connect->accounts, LIMIT_held, -(int64_t)connect->held);
-    for (enum bridge_side side = BRIDGE_CLIENT; side <= BRIDGE_DEVICE; side++)
-        accounts_refund(&connect->accounts, rate_to(side), connect->pace[side].paid);
-    for (int side = 0; side < 2; side++)
-        if (connect->principal[side] != NULL)
-            principal_let_go(connect->principal[side]);
-}
-
-/* While somebody whom it is charged to holds too much, it takes little at a time. */
-static void set_room(struct connect *connect)
-{
-    bool full = accounts_full(&connect->accounts, LIMIT_held, 0) != NULL;
-    connect->bridge.queue_max = full ? BRIDGE_QUEUE_MIN : BRIDGE_QUEUE_MAX;
-}
-
-/* A client leaves as many channels of a device's session to others as it has itself, those included that
- * the device has yet to answer or to close: however many it opens, whoever comes next finds some. Counted
- * only when that can be in question. */
-static bool leaves_enough(const struct connect *connect, const struct session *device)
-{
-    unsigned own = 0;
-    const struct channel *channel;
-    if (device->nchannels < LIMIT_CHANNELS / 2)
-        return true;
-    DL_FOREACH(device->channels, channel)
-        own += channel->client == connect->principal[BRIDGE_CLIENT]->id;
-    return own + device->nchannels < LIMIT_CHANNELS;
-}
-
 /* ---- Life ---- */
 
 /* Which of the tenant's lists it is on while it is in this state. */
@@ -249,7 +150,7 @@ static void finish(struct connect *connect)
     if (connect->open != NULL)
         release_open(connect);
     evtimer_del(&connect->timer);
-    discharge(connect);
+    charge_end(&connect->charge);
     bridge_clear(&connect->bridge);
     free(connect);
 }
@@ -280,8 +181,8 @@ bool connect_still_allowed(const struct connect *connect)
     if (connect->loopback)
         return true;
     /* What either has left behind when it went still needs its right. */
-    const struct principal *client = connect->principal[BRIDGE_CLIENT],
-                           *device = connect->principal[BRIDGE_DEVICE];
+    const struct principal *client = connect->charge.principal[BRIDGE_CLIENT],
+                           *device = connect->charge.principal[BRIDGE_DEVICE];
     if (publish_check_right(device, connect->name, connect->port, &own) != REASON_none)
         return false;
     return client->kind == PRINCIPAL_CLIENT && rules_allow(&client->rules, connect->name, connect->port);
@@ -292,8 +193,8 @@ void connect_cut(struct principal *principal)
     struct connect *connect, *next;
     /* The last of them may free the principal. */
     DL_FOREACH_SAFE(principal->tenant->connects, connect, next)
-        if (connect->state == CONNECT_BRIDGED && (connect->principal[BRIDGE_CLIENT] == principal ||
-                                                  connect->principal[BRIDGE_DEVICE] == principal))
+        if (connect->state == CONNECT_BRIDGED && (connect->charge.principal[BRIDGE_CLIENT] == principal ||
+                                                  connect->charge.principal[BRIDGE_DEVICE] == principal))
             finish(connect);
 }
 
@@ -328,21 +229,6 @@ static void wait_or_give_up(struct connect *connect, enum reason otherwise)
         give_up(connect, otherwise, NULL);
 }
 
-/* Has the device's session room for one more? */
-static enum reason check_device(const struct connect *connect, const struct session *device,
-                                char detail[ACCOUNT_TEXT_SIZE])
-{
-    struct accounts accounts = device_account(connect, device->principal);
-    if (device->nchannels >= LIMIT_CHANNELS)
-        return REASON_too_many_channels;
-    if (!leaves_enough(connect, device)) {
-        snprintf(detail, ACCOUNT_TEXT_SIZE, "the free channels of session %llu are for other clients",
-                 (unsigned long long)device->id);
-        return REASON_too_many_channels;
-    }
-    return admit(&accounts, device->loop->now, detail);
-}
-
 /* Who serves it now, unless that is who was asked and did not answer. */
 static struct publication *find_next(const struct connect *connect)
 {
@@ -360,7 +246,7 @@ static void start(struct connect *connect, enum reason otherwise)
         wait_or_give_up(connect, otherwise);
         return;
     }
-    enum reason reason = check_device(connect, publication->session, detail);
+    enum reason reason = charge_check_device(&connect->charge, publication->session, detail);
     if (reason == REASON_none && set_timer(connect, us(connect->client->loop->config->open_timeout)) != 0)
         reason = REASON_out_of_memory;
     if (reason != REASON_none) {
@@ -371,7 +257,7 @@ static void start(struct connect *connect, enum reason otherwise)
     /* A copy: the call may read from the device, and with it the cancel of this very publication. */
     snprintf(requested, sizeof(requested), "%s", publication->requested);
     connect->device = publication->session;
-    charge_device(connect, connect->device->principal);
+    charge_device(&connect->charge, connect->device->principal, connect->client->loop->now);
     snprintf(connect->device_name, NAME_SIZE, "%s", connect->device->principal->name);
     connect->channel[BRIDGE_DEVICE] = chan_open_forward(connect->device, &device_ops, connect, requested,
                                                         connect->port, connect->client->address,
@@ -379,7 +265,7 @@ static void start(struct connect *connect, enum reason otherwise)
     if (connect->channel[BRIDGE_DEVICE] == NULL)
         give_up(connect, REASON_out_of_memory, NULL);
     else
-        connect->channel[BRIDGE_DEVICE]->client = connect->principal[BRIDGE_CLIENT]->id;
+        connect->channel[BRIDGE_DEVICE]->client = connect->charge.principal[BRIDGE_CLIENT]->id;
 }
 
 static struct connect *connect_new(struct session *session, ssh_message message, const char *name,
@@ -395,9 +281,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->client = session;
     connect->open = message;
     connect->since = time(NULL);
-    connect->principal[BRIDGE_CLIENT] = principal_hold(session->principal);
-    connect->accounts = session_accounts(session->principal);
-    charge_open(&connect->accounts, session->loop->now);
+    charge_client(&connect->charge, session);
     connect->port = port;
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
@@ -420,7 +304,7 @@ void connect_open(struct session *session, ssh_message message)
     enum reason reason = check(session, host, port, name);
     if (reason == REASON_none && session->loop->draining)
         reason = REASON_shutdown;
-    if (reason == REASON_none && (reason = admit(&accounts, session->loop->now, full)) != REASON_none)
+    if (reason == REASON_none && (reason = charge_admit(&accounts, session->loop->now, full)) != REASON_none)
         detail = full;
     if (reason == REASON_none && session->loop->config->wait_for_device == 0 &&
         find_publication(session, name, port) == NULL) {
@@ -502,8 +386,8 @@ static void forget_device(struct connect *connect)
     connect->channel[BRIDGE_DEVICE] = NULL;
     connect->device = NULL;
     bridge_reset(&connect->bridge);
-    charge_held(connect);
-    discharge_device(connect);
+    charge_held(&connect->charge, &connect->bridge);
+    charge_forget_device(&connect->charge);
 }
 
 /* The device did not answer: the standbys of what was asked for serve from now on, and its channel stays
@@ -541,53 +425,36 @@ static bool answered(struct connect *connect)
 
 /* ---- Relaying ---- */
 
-static bool waits_for_turn(const struct connect *connect, enum bridge_side side)
-{
-    const struct pace *pace = &connect->pace[side];
-    return pace->paid > 0 && pace->due > connect->channel[side]->session->loop->now;
-}
-
 /* One timer for both directions: for that which is due first. -1: out of memory. */
 static int wait_for_turn(struct connect *connect, int64_t now)
 {
     int64_t delay = INT64_MAX;
     for (int side = 0; side < 2; side++) {
-        int64_t left = connect->pace[side].due - now;
+        int64_t left = connect->charge.pace[side].due - now;
         if (left > 0 && left < delay)
             delay = left;
     }
     return set_timer(connect, delay);
 }
 
-/* How many bytes may go to this end now: all if no rate is limited; 0 while it waits for its turn, at
- * which the timer marks it. Each bridge pays for a small portion and waits until that is due, so bridges
- * that share a limit take turns, and no other is slowed. */
+/* How many bytes may go to this end now; with 0 the timer marks it when it is its turn. */
 static size_t allowed_to(struct connect *connect, enum bridge_side side)
 {
-    struct pace *pace = &connect->pace[side];
     int64_t now = connect->channel[side]->session->loop->now;
-    if (pace->paid == 0) {
-        size_t portion = accounts_portion(&connect->accounts, rate_to(side));
-        if (portion == SIZE_MAX)
-            return SIZE_MAX;
-        size_t queued = evbuffer_get_length(connect->bridge.end[side].out);
-        pace->paid = portion < queued ? portion : queued;
-        pace->due = accounts_pay(&connect->accounts, rate_to(side), pace->paid, now);
-    }
+    size_t queued = evbuffer_get_length(connect->bridge.end[side].out);
+    size_t allowed = charge_allowed(&connect->charge, side, queued, now);
     /* Without its timer it would wait for ever: rather too early. */
-    return pace->due <= now || wait_for_turn(connect, now) != 0 ? pace->paid : 0;
+    return allowed > 0 || wait_for_turn(connect, now) == 0 ? allowed : connect->charge.pace[side].paid;
 }
 
 static bool write_some(struct connect *connect, enum bridge_side side, size_t allowed, size_t *budget)
 {
     struct evbuffer_iovec front;
-    struct pace *pace = &connect->pace[side];
     struct channel *channel = connect->channel[side];
     evbuffer_peek(connect->bridge.end[side].out, -1, NULL, &front, 1);
     size_t n = chan_write(channel, front.iov_base, front.iov_len < allowed ? front.iov_len : allowed);
     bridge_wrote(&connect->bridge, side, n);
-    pace->paid -= n < pace->paid ? n : pace->paid;
-    accounts_count(&connect->accounts, rate_to(side), n, channel->session->loop->now);
+    charge_written(&connect->charge, side, n, channel->session->loop->now);
     *budget -= n < *budget ? n : *budget;
     return n > 0;
 }
@@ -654,7 +521,7 @@ static void wake_other(struct connect *connect, enum bridge_side side)
     struct channel *channel = connect->channel[other];
     enum bridge_action action = bridge_next(&connect->bridge, other);
     if (channel == NULL || action == BRIDGE_WAIT ||
-        (action == BRIDGE_WRITE && waits_for_turn(connect, other)))
+        (action == BRIDGE_WRITE && charge_waits(&connect->charge, other, channel->session->loop->now)))
         return;
     /* On the work list already, it waits for its peer: marking it would only make both ends spin. */
     if (action != BRIDGE_WRITE || !channel->in_work)
@@ -668,9 +535,9 @@ static bool serve_bridged(struct connect *connect, enum bridge_side side)
         bridge_receive_eof(&connect->bridge, side);
     if ((news & NEWS_CLOSE) != 0)
         bridge_receive_close(&connect->bridge, side);
-    set_room(connect);
+    charge_set_room(&connect->charge, &connect->bridge);
     bool more = relay(connect, side);
-    charge_held(connect);
+    charge_held(&connect->charge, &connect->bridge);
     wake_other(connect, side);
     if (bridge_over(&connect->bridge)) {
         finish(connect);
@@ -699,9 +566,9 @@ static size_t receive(struct channel *channel, enum bridge_side side, const void
     struct connect *connect = channel->owner;
     if ((channel->news & NEWS_EOF) != 0)
         bridge_receive_eof(&connect->bridge, side);
-    set_room(connect);
+    charge_set_room(&connect->charge, &connect->bridge);
     size_t taken = bridge_receive(&connect->bridge, side, data, len);
-    charge_held(connect);
+    charge_held(&connect->charge, &connect->bridge);
     return taken;
 }
 
@@ -721,7 +588,7 @@ static void lose_end(struct connect *connect, enum bridge_side side)
 {
     leave(connect, side);
     bridge_lose(&connect->bridge, side);
-    charge_held(connect);
+    charge_held(&connect->charge, &connect->bridge);
     if (bridge_over(&connect->bridge))
         finish(connect);
     else
@@ -749,10 +616,11 @@ void connect_repace(struct tenant *tenant)
 {
     struct connect *connect;
     DL_FOREACH(tenant->connects, connect) {
-        bool has_waited = connect->pace[BRIDGE_CLIENT].due > 0 || connect->pace[BRIDGE_DEVICE].due > 0;
+        bool has_waited = connect->charge.pace[BRIDGE_CLIENT].due > 0 ||
+                          connect->charge.pace[BRIDGE_DEVICE].due > 0;
         if (connect->state != CONNECT_BRIDGED || !has_waited)
             continue;
-        connect->pace[BRIDGE_CLIENT].due = connect->pace[BRIDGE_DEVICE].due = 0;
+        connect->charge.pace[BRIDGE_CLIENT].due = connect->charge.pace[BRIDGE_DEVICE].due = 0;
         event_active(&connect->timer, EV_TIMEOUT, 0);
     }
 }

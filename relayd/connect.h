@@ -2,6 +2,7 @@
 #define RELAYD_CONNECT_H
 
 #include "relayd/bridge.h"
+#include "relayd/charge.h"
 #include "relayd/session.h"
 
 #include <event2/event_struct.h>
@@ -14,12 +15,6 @@ enum connect_state {
     CONNECT_BRIDGED,
 };
 
-/* One direction of a bridge whose rate is limited: what has been paid for, and when it may go. */
-struct pace {
-    size_t paid;
-    int64_t due; /* microseconds, as loop->now */
-};
-
 struct connect {
     uint64_t id;
     enum connect_state state;
@@ -29,14 +24,11 @@ struct connect {
     ssh_message open;           /* the held open, owned until it is BRIDGED */
     struct channel *channel[2]; /* by enum bridge_side; NULL while not there or given up */
     struct bridge bridge;
-    struct pace pace[2];            /* of what goes to that end */
-    struct principal *principal[2]; /* held; the device's NULL while none is asked */
-    struct accounts accounts;       /* what it is charged to: the client's, the tenant's, the device's */
-    size_t held;                    /* bytes that were charged */
-    struct event timer;             /* WAITING, OPENING: until then; BRIDGED: paid bytes are due */
-    bool due;                       /* recorded by events: it has waited long enough */
-    int64_t wait_until;             /* microseconds, as loop->now */
-    uint64_t silent;                /* the device session that did not answer in time; 0: none */
+    struct charge charge;
+    struct event timer; /* WAITING, OPENING: until then; BRIDGED: paid bytes are due */
+    bool due;           /* recorded by events: it has waited long enough */
+    int64_t wait_until; /* microseconds, as loop->now */
+    uint64_t silent;    /* the device session that did not answer in time; 0: none */
     time_t since;
     uint16_t port;
     bool loopback; /* a device's way to itself (D19) */
