@@ -34,7 +34,7 @@ class Plan:
 
 
 FULL = Plan("full", 3, (100, 500, 2000, 10000), 500, 4, 1, 10, GIB)
-QUICK = Plan("quick", 1, (100, 500, 2000), 100, 1, 0.3, 2, GIB // 4, directions=("up",))
+QUICK = Plan("quick", 1, (100, 500, 1000), 100, 1, 0.3, 2, GIB // 8, directions=("up",))
 
 
 def fleet(bench, make, record):
