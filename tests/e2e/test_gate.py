@@ -137,7 +137,7 @@ def test_a_health_check_is_never_held_back(strict):
 
 def test_who_says_nothing_for_long_and_leaves_before_the_grace_is_over_is_held_back(strict):
     socks = [connect(strict.port) for _ in range(2)]
-    time.sleep(4 * SLOW)
+    time.sleep(6 * SLOW)
     for sock in socks:
         sock.close()
     strict.wait_log(HELD + "it did not log in in time")
