@@ -658,139 +658,79 @@ static void parse_address(const char *text, struct address *address)
     address->port = atoi(colon + 1);
 }
 
+enum type { TEXT, NUMBER, PORT, ADDRESS, SECONDS, BYTES, FLAG, DIRECTION };
+
+static const struct {
+    const char *name;
+    enum type type;
+    void *value;
+} settings[] = {
+    { "host", TEXT, &options.server.host },
+    { "port", PORT, &options.server.port },
+    { "user", TEXT, &options.server.user },
+    { "kex", TEXT, &options.server.kex },
+    { "cipher", TEXT, &options.server.cipher },
+    { "mac", TEXT, &options.server.mac },
+    { "spread", FLAG, &options.server.spread },
+    { "keys", TEXT, &options.keys },
+    { "client-keys", TEXT, &options.client_keys },
+    { "client-user", TEXT, &options.client_user },
+    { "out", TEXT, &options.out },
+    { "publish", ADDRESS, &options.publish },
+    { "target", ADDRESS, &options.target },
+    { "count", NUMBER, &options.count },
+    { "parallel", NUMBER, &options.parallel },
+    { "threads", NUMBER, &options.threads },
+    { "channels", NUMBER, &options.channels },
+    { "streams", NUMBER, &options.streams },
+    { "bulk", NUMBER, &options.bulk },
+    { "listen-port", NUMBER, &options.listen_port },
+    { "retry", NUMBER, &options.retry },
+    { "seconds", SECONDS, &options.seconds },
+    { "bytes", BYTES, &options.bytes },
+    { "direction", DIRECTION, &options.down },
+};
+#define NSETTINGS (sizeof(settings) / sizeof(*settings))
+
+static void set(enum type type, void *value, const char *text)
+{
+    switch (type) {
+    case TEXT:
+        *(const char **)value = text;
+        break;
+    case NUMBER:
+        *(unsigned *)value = (unsigned)strtoul(text, NULL, 10);
+        break;
+    case PORT:
+        *(uint16_t *)value = (uint16_t)strtoul(text, NULL, 10);
+        break;
+    case ADDRESS:
+        parse_address(text, value);
+        break;
+    case SECONDS:
+        *(double *)value = atof(text);
+        break;
+    case BYTES:
+        *(uint64_t *)value = strtoull(text, NULL, 10);
+        break;
+    case FLAG:
+        *(bool *)value = true;
+        break;
+    case DIRECTION:
+        *(bool *)value = strcmp(text, "down") == 0;
+        break;
+    }
+}
+
 static void parse(int argc, char **argv)
 {
-    enum {
-        HOST = 1,
-        PORT,
-        USER,
-        KEX,
-        CIPHER,
-        MAC,
-        SPREAD,
-        KEYS,
-        CLIENT_KEYS,
-        CLIENT_USER,
-        OUT,
-        PUBLISH,
-        TARGET,
-        COUNT,
-        PARALLEL,
-        THREADS,
-        CHANNELS,
-        STREAMS,
-        BULK,
-        LISTEN_PORT,
-        SECONDS,
-        BYTES,
-        DIRECTION,
-        RETRY,
-    };
-    static const struct option names[] = {
-        { "host", 1, NULL, HOST },
-        { "port", 1, NULL, PORT },
-        { "user", 1, NULL, USER },
-        { "kex", 1, NULL, KEX },
-        { "cipher", 1, NULL, CIPHER },
-        { "mac", 1, NULL, MAC },
-        { "spread", 0, NULL, SPREAD },
-        { "keys", 1, NULL, KEYS },
-        { "client-keys", 1, NULL, CLIENT_KEYS },
-        { "client-user", 1, NULL, CLIENT_USER },
-        { "out", 1, NULL, OUT },
-        { "publish", 1, NULL, PUBLISH },
-        { "target", 1, NULL, TARGET },
-        { "count", 1, NULL, COUNT },
-        { "parallel", 1, NULL, PARALLEL },
-        { "threads", 1, NULL, THREADS },
-        { "channels", 1, NULL, CHANNELS },
-        { "streams", 1, NULL, STREAMS },
-        { "bulk", 1, NULL, BULK },
-        { "listen-port", 1, NULL, LISTEN_PORT },
-        { "seconds", 1, NULL, SECONDS },
-        { "bytes", 1, NULL, BYTES },
-        { "direction", 1, NULL, DIRECTION },
-        { "retry", 1, NULL, RETRY },
-        { NULL, 0, NULL, 0 },
-    };
+    struct option names[NSETTINGS + 1] = { 0 };
+    for (size_t i = 0; i < NSETTINGS; i++)
+        names[i] = (struct option){ settings[i].name, settings[i].type != FLAG, NULL, (int)i + 1 };
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
-        unsigned number = optarg != NULL ? (unsigned)strtoul(optarg, NULL, 10) : 0;
-        switch (c) {
-        case HOST:
-            options.server.host = optarg;
-            break;
-        case PORT:
-            options.server.port = (uint16_t)number;
-            break;
-        case USER:
-            options.server.user = optarg;
-            break;
-        case KEX:
-            options.server.kex = optarg;
-            break;
-        case CIPHER:
-            options.server.cipher = optarg;
-            break;
-        case MAC:
-            options.server.mac = optarg;
-            break;
-        case SPREAD:
-            options.server.spread = true;
-            break;
-        case KEYS:
-            options.keys = optarg;
-            break;
-        case CLIENT_KEYS:
-            options.client_keys = optarg;
-            break;
-        case CLIENT_USER:
-            options.client_user = optarg;
-            break;
-        case OUT:
-            options.out = optarg;
-            break;
-        case PUBLISH:
-            parse_address(optarg, &options.publish);
-            break;
-        case TARGET:
-            parse_address(optarg, &options.target);
-            break;
-        case COUNT:
-            options.count = number;
-            break;
-        case PARALLEL:
-            options.parallel = number;
-            break;
-        case THREADS:
-            options.threads = number;
-            break;
-        case CHANNELS:
-            options.channels = number;
-            break;
-        case STREAMS:
-            options.streams = number;
-            break;
-        case BULK:
-            options.bulk = number;
-            break;
-        case LISTEN_PORT:
-            options.listen_port = number;
-            break;
-        case SECONDS:
-            options.seconds = atof(optarg);
-            break;
-        case BYTES:
-            options.bytes = strtoull(optarg, NULL, 10);
-            break;
-        case RETRY:
-            options.retry = number;
-            break;
-        case DIRECTION:
-            options.down = strcmp(optarg, "down") == 0;
-            break;
-        default:
+        if (c == '?')
             usage();
-        }
+        set(settings[c - 1].type, settings[c - 1].value, optarg);
     }
     if (optind != argc - 1 || options.threads < 1 || options.threads > MAX_THREADS || options.parallel < 1 ||
         options.streams < 1)
