@@ -41,45 +41,56 @@ static int parse_address(char *word, struct config_address *address)
     return inet_pton(AF_INET, word, &v4->sin_addr) == 1 ? 0 : -1;
 }
 
-static const char *parse_ADDRESSES(const char *text, void *value)
+/* Calls add(list, word), which returns what is wrong or NULL, for each word of a list. */
+static const char *parse_list(const char *text, void *list, const char *(*add)(void *list, char *word))
 {
-    struct config_addresses *list = value;
     char copy[1024];
     char *rest = copy, *word;
+    const char *wrong = NULL;
     if (strlen(text) >= sizeof(copy))
         return "a list of fewer than 1024 bytes";
     memcpy(copy, text, strlen(text) + 1);
-    while ((word = strsep(&rest, " ,")) != NULL) {
-        if (*word == '\0')
-            continue;
-        if (list->n == CONFIG_LISTEN_MAX)
-            return "at most 16 addresses";
-        if (parse_address(word, &list->v[list->n]) != 0)
-            return "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
-        list->n++;
-    }
-    return list->n > 0 ? NULL : "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
+    while (wrong == NULL && (word = strsep(&rest, " ,")) != NULL)
+        if (*word != '\0')
+            wrong = add(list, word);
+    return wrong;
+}
+
+static const char an_address[] = "ADDR:PORT such as 0.0.0.0:2222 or [::]:2222";
+
+static const char *add_address(void *value, char *word)
+{
+    struct config_addresses *list = value;
+    if (list->n == CONFIG_LISTEN_MAX)
+        return "at most 16 addresses";
+    if (parse_address(word, &list->v[list->n]) != 0)
+        return an_address;
+    list->n++;
+    return NULL;
+}
+
+static const char *parse_ADDRESSES(const char *text, void *value)
+{
+    const struct config_addresses *list = value;
+    const char *wrong = parse_list(text, value, add_address);
+    return wrong == NULL && list->n == 0 ? an_address : wrong;
+}
+
+static const char *add_network(void *value, char *word)
+{
+    struct config_networks *list = value;
+    if (list->n == CONFIG_NETWORKS_MAX)
+        return "at most 64 networks";
+    if (network_parse(word, &list->v[list->n]) != 0)
+        return "an address or a network such as 192.0.2.0/24 or 2001:db8::/32";
+    list->n++;
+    return NULL;
 }
 
 /* None at all is good. */
 static const char *parse_NETWORKS(const char *text, void *value)
 {
-    struct config_networks *list = value;
-    char copy[1024];
-    char *rest = copy, *word;
-    if (strlen(text) >= sizeof(copy))
-        return "a list of fewer than 1024 bytes";
-    memcpy(copy, text, strlen(text) + 1);
-    while ((word = strsep(&rest, " ,")) != NULL) {
-        if (*word == '\0')
-            continue;
-        if (list->n == CONFIG_NETWORKS_MAX)
-            return "at most 64 networks";
-        if (network_parse(word, &list->v[list->n]) != 0)
-            return "an address or a network such as 192.0.2.0/24 or 2001:db8::/32";
-        list->n++;
-    }
-    return NULL;
+    return parse_list(text, value, add_network);
 }
 
 static const char *parse_TEXT(const char *text, void *value)
