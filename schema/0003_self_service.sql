@@ -1,0 +1,41 @@
+-- Administrators of a tenant.
+ALTER TABLE principals ADD COLUMN admin INTEGER NOT NULL DEFAULT 0 CHECK (admin IN (0, 1));
+
+-- What an endpoint was given by `relayctl set-endpoint`: it stays with the name, whoever owns that.
+CREATE TABLE endpoint_settings (
+    tenant_id      INTEGER NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+    name           TEXT NOT NULL,
+    port           INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
+    note           TEXT NOT NULL DEFAULT '',
+    proxy_protocol INTEGER NOT NULL DEFAULT 0 CHECK (proxy_protocol IN (0, 2)),
+    PRIMARY KEY (tenant_id, name, port)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX pending_keys_by_expiry ON pending_keys (expires);
+
+-- The audit trail, by id and by name: ids keep a new tenant or principal of an old name from reading of
+-- its namesake; there are no foreign keys, for the trail outlives what it tells of. tenant_id NULL: the
+-- relay's own. reason is what its subject may know, cause what is true, for administrators.
+DROP TABLE events;
+
+CREATE TABLE events (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    time         INTEGER NOT NULL, -- UNIX seconds
+    tenant_id    INTEGER,
+    tenant       TEXT NOT NULL,
+    principal_id INTEGER,
+    principal    TEXT NOT NULL,
+    address      TEXT NOT NULL,
+    event        TEXT NOT NULL,
+    object       TEXT NOT NULL,
+    peer         TEXT NOT NULL, -- the other end of a bridge
+    reason       TEXT NOT NULL, -- '': it was done
+    cause        TEXT NOT NULL,
+    count        INTEGER NOT NULL CHECK (count > 0),
+    bytes_up     INTEGER NOT NULL,
+    bytes_down   INTEGER NOT NULL,
+    duration     INTEGER NOT NULL -- milliseconds
+) STRICT;
+
+CREATE INDEX events_by_tenant ON events (tenant_id, id);
+CREATE INDEX events_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL;
