@@ -47,14 +47,14 @@ enum request_progress {
     REQUEST_STORED,    /* what it changes is durable */
 };
 
-/* On whose behalf a request runs. */
+/* On whose behalf a request runs: a session, or the relay's administrator. */
 struct actor {
     unsigned roles;    /* that it has, all of them */
-    uint64_t session;  /* 0: no session but the control socket, and what follows is empty */
+    uint64_t session;  /* 0: none, and neither has it ids */
     int64_t tenant_id; /* the session's; the request can be about no other */
     int64_t principal_id;
     int64_t key_id;
-    char principal[NAME_SIZE];
+    char principal[NAME_SIZE]; /* without a session "control", from "uid=0", or "signal" */
     char address[64];
 };
 

@@ -114,8 +114,8 @@ void console_open(struct session *session, ssh_message message)
     bool full = session->nchannels + session->nopens >= LIMIT_CHANNELS;
     struct console *console = full ? NULL : console_new(session->loop->base);
     if (console == NULL) {
-        session_refuse(session, "channel", "session", full ? REASON_too_many_channels : REASON_out_of_memory,
-                       NULL);
+        session_refuse(session, EVENT_channel, "session",
+                       full ? REASON_too_many_channels : REASON_out_of_memory, NULL);
         ssh_message_reply_default(message);
         return;
     }
@@ -312,7 +312,7 @@ static void run_line(struct session *session, struct console *console, const cha
     free(words);
     free(copy);
     if (failure.reason != REASON_none) {
-        session_refuse(session, "exec", line, failure.reason, NULL);
+        session_refuse(session, EVENT_exec, line, failure.reason, NULL);
         conclude(console, &failure, NULL);
     }
 }
@@ -360,11 +360,11 @@ static bool handle(struct session *session, struct channel *channel, ssh_message
     case SSH_CHANNEL_REQUEST_ENV:
         return false; /* ignored, as sshd does with what it was not told to take */
     case SSH_CHANNEL_REQUEST_SUBSYSTEM:
-        session_refuse(session, "request", ssh_message_channel_request_subsystem(message),
+        session_refuse(session, EVENT_request, ssh_message_channel_request_subsystem(message),
                        REASON_not_supported, "subsystem");
         return false;
     case SSH_CHANNEL_REQUEST_X11:
-        session_refuse(session, "request", "x11-req", REASON_not_supported, NULL);
+        session_refuse(session, EVENT_request, "x11-req", REASON_not_supported, NULL);
         return false;
     default:
         return false; /* PuTTY asks winadj@ for every window: a plain failure is what it wants */

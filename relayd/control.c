@@ -32,6 +32,7 @@ struct connection {
     struct exchange exchange; /* first */
     struct bufferevent *stream;
     json_int_t id; /* the peer's, of the request under way */
+    uid_t uid;     /* whose program it is */
     bool closing;  /* what is written goes out, then it is closed */
     struct connection *prev, *next;
 };
@@ -117,9 +118,22 @@ static void on_answers(evutil_socket_t fd, short what, void *arg)
 
 /* ---- Requests ---- */
 
+static struct request *new_request(const struct command *command, const char *tenant, json_t *args,
+                                   const struct connection *connection)
+{
+    struct request *request = request_new(command, ROLE_ADMIN, tenant, args);
+    if (request == NULL)
+        return NULL;
+    struct actor *actor = &request->actor;
+    snprintf(actor->principal, sizeof(actor->principal), connection != NULL ? "control" : "signal");
+    if (connection != NULL)
+        snprintf(actor->address, sizeof(actor->address), "uid=%u", (unsigned)connection->uid);
+    return request;
+}
+
 void control_run(enum command_id command)
 {
-    struct request *request = request_new(command_at(command), ROLE_ADMIN, "", NULL);
+    struct request *request = new_request(command_at(command), "", NULL, NULL);
     if (request == NULL) {
         log_error("%s: %s", command_at(command)->words, reason_sentence(REASON_out_of_memory));
         return;
@@ -137,7 +151,7 @@ static void serve_line(struct connection *connection, const char *line, size_t l
         return;
     }
     const struct command *command = command_authorise(wire.cmd, ROLE_ADMIN, wire.args, &failure);
-    struct request *request = command != NULL ? request_new(command, ROLE_ADMIN, wire.tenant, wire.args)
+    struct request *request = command != NULL ? new_request(command, wire.tenant, wire.args, connection)
                                               : NULL;
     if (command == NULL) {
         put_error(connection, wire.id, failure.reason, failure.text);
@@ -211,6 +225,13 @@ static void on_event(struct bufferevent *stream, short what, void *arg)
 
 /* ---- The socket ---- */
 
+static uid_t peer_uid(int fd)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 ? peer.uid : (uid_t)-1;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int len,
                       void *arg)
 {
@@ -221,6 +242,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     connection->stream = bufferevent_socket_new(control.base, fd, BEV_OPT_CLOSE_ON_FREE);
     if (connection->stream == NULL)
         goto fail;
+    connection->uid = peer_uid(fd);
     exchange_init(&connection->exchange, control.base, on_answer);
     DL_APPEND(control.connections, connection);
     if (++control.nconnections == LIMIT_CONTROL_CONNECTIONS)

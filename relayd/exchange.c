@@ -1,5 +1,6 @@
 #include "relayd/exchange.h"
 
+#include "relayd/audit.h"
 #include "relayd/keeper.h"
 #include "relayd/log.h"
 
@@ -63,6 +64,30 @@ static void log_change(const struct request *request, const struct log_subject *
               request->closed_sessions, request->closed_bridges);
 }
 
+/* "add-device raspi" */
+static void record(const struct request *request)
+{
+    static const char *const keys[] = { "name", "session", "principal", "tenant" };
+    const struct actor *actor = &request->actor;
+    const char *whom = NULL;
+    char object[2 * NAME_SIZE];
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && whom == NULL; i++)
+        whom = request_arg(request, keys[i]);
+    snprintf(object, sizeof(object), "%s%s%.253s", request->command->words, whom != NULL ? " " : "",
+             whom != NULL ? whom : "");
+    struct audit_event event = {
+        .kind = EVENT_command,
+        .reason = request->failure.reason,
+        .tenant_id = request->tenant_id,
+        .principal_id = actor->principal_id,
+        .tenant = request->tenant,
+        .principal = actor->principal,
+        .address = actor->address,
+        .object = object,
+    };
+    audit(&event);
+}
+
 /* Also if nobody waits for it any more: what was done is done. */
 static void log_outcome(const struct request *request)
 {
@@ -77,6 +102,8 @@ static void log_outcome(const struct request *request)
                   reason_code(request->failure.reason), request->failure.text);
     else if (request->changed)
         log_change(request, &subject);
+    if (request->changed || (request->failure.reason != REASON_none && request->command->steps->changes))
+        record(request);
 }
 
 void exchange_end(struct request *request)
