@@ -99,10 +99,12 @@ static void log_change(const struct request *request)
 {
     const char *status = json_string_value(json_object_get(request->result, "status"));
     const char *name = json_string_value(json_object_get(request->result, "name"));
+    char text[COMMAND_TEXT_SIZE];
     struct log_subject subject = { .tenant = request->tenant };
-    log_write(LOG_LEVEL_INFO, &subject, "control: %s: %s %s; closed %u sessions and %u bridges",
-              request->command->words, status != NULL ? status : "done", name != NULL ? name : "",
-              request->closed_sessions, request->closed_bridges);
+    command_describe(request, text);
+    log_write(LOG_LEVEL_INFO, &subject, "control: %s: %s %s; closed %u sessions and %u bridges", text,
+              status != NULL ? status : "done", name != NULL ? name : "", request->closed_sessions,
+              request->closed_bridges);
 }
 
 static void answer(struct connection *connection, struct request *request)
@@ -113,7 +115,7 @@ static void answer(struct connection *connection, struct request *request)
                   reason_code(request->failure.reason), request->failure.text);
         put_error(connection, connection->id, request->failure.reason, request->failure.text);
     } else {
-        if (request->changed)
+        if (request->command->steps->changes && command_changed(request))
             log_change(request);
         put_line(connection, wire_result_line(connection->id, request->result));
     }
