@@ -1,4 +1,5 @@
 #include "relayctl/ctl.h"
+#include "relayctl/events.h"
 #include "relayctl/key.h"
 #include "relayctl/print.h"
 #include "schema/usage.h"
@@ -26,13 +27,15 @@ static const struct command {
 
 struct options {
     const char *socket;
-    const char *tenant;
+    const char *tenant; /* NULL: not given */
     int json;
+    int follow;
 };
 
 static void print_usage(FILE *out)
 {
-    fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n\n"
+    fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n"
+          "       relayctl [...] events [--follow] [ARGUMENTS]\n\n"
           "relayctl administers a running relayd. KEY is a public key, the name of a .pub file, or -\n"
           "for standard input; RULE is PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
           out);
@@ -51,6 +54,10 @@ static int take_option(struct options *options, int argc, char *argv[], int i)
                                                                   : NULL;
     if (strcmp(argv[i], "--json") == 0) {
         options->json = 1;
+        return 1;
+    }
+    if (strcmp(argv[i], "--follow") == 0) {
+        options->follow = 1;
         return 1;
     }
     if (value == NULL)
@@ -142,9 +149,51 @@ static json_t *make_args(const struct command *command, int argc, char *const ar
     return args;
 }
 
+/* Events are of all tenants, if none is named, nor anybody in one. */
+static const char *tenant_for(const struct options *options, const struct command *command,
+                              const json_t *args)
+{
+    int all = strcmp(command->words, "events") == 0 && json_object_get(args, "principal") == NULL;
+    return options->tenant != NULL ? options->tenant : all ? "*" : "default";
+}
+
+static json_t *exchange(const struct options *options, const struct command *command, json_t *args)
+{
+    return ctl_exchange(options->socket, command->words, tenant_for(options, command, args), args);
+}
+
+/* ---- events ---- */
+
+struct conversation {
+    const struct options *options;
+    const struct command *command;
+};
+
+static json_t *ask(const void *context, json_t *args)
+{
+    const struct conversation *conversation = context;
+    return exchange(conversation->options, conversation->command, args);
+}
+
+static void wait_for_relayd(const void *context)
+{
+    const struct conversation *conversation = context;
+    fprintf(stderr, "relayctl: waiting for relayd\n");
+    ctl_wait(conversation->options->socket);
+}
+
+static int run_events(const struct options *options, const struct command *command, json_t *args)
+{
+    struct conversation conversation = { options, command };
+    struct events_source source = { ask, wait_for_relayd, &conversation };
+    return events_run(&source, args, options->json, options->follow);
+}
+
+/* ---- All others ---- */
+
 static int run(const struct options *options, const struct command *command, json_t *args)
 {
-    json_t *answer = ctl_exchange(options->socket, command->words, options->tenant, args);
+    json_t *answer = exchange(options, command, args);
     if (answer == NULL)
         return CTL_UNREACHABLE;
     int done = json_is_true(json_object_get(answer, "ok"));
@@ -164,7 +213,7 @@ static int run(const struct options *options, const struct command *command, jso
 int main(int argc, char *argv[])
 {
     const char *socket = getenv("RELAYD_CONTROL_SOCKET");
-    struct options options = { socket != NULL ? socket : DEFAULT_SOCKET, "default", 0 };
+    struct options options = { socket != NULL ? socket : DEFAULT_SOCKET, NULL, 0, 0 };
     int used, words = take_options(&options, argc - 1, argv + 1);
     if (words < 0)
         return CTL_USAGE;
@@ -185,10 +234,15 @@ int main(int argc, char *argv[])
         complain_about_words(words, argv + 1);
         return CTL_USAGE;
     }
+    int is_events = strcmp(command->words, "events") == 0;
+    if (options.follow && !is_events) {
+        fprintf(stderr, "relayctl: there is no use for --follow in %s\n", command->words);
+        return CTL_USAGE;
+    }
     json_t *args = make_args(command, words - used, argv + 1 + used);
     if (args == NULL)
         return CTL_USAGE;
-    int status = run(&options, command, args);
+    int status = (is_events ? run_events : run)(&options, command, args);
     json_decref(args);
     return status;
 }

@@ -41,6 +41,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_list_sessions] = { SCOPE_TENANT, false, registry_find_tenant, live_list_sessions, NULL },
     [COMMAND_list_bridges] = { SCOPE_TENANT, false, registry_find_tenant, live_list_bridges, NULL },
     [COMMAND_show] = { SCOPE_TENANT, false, registry_show, live_show, NULL },
+    [COMMAND_events] = { SCOPE_ANY, false, registry_events, NULL, NULL },
     [COMMAND_status] = { SCOPE_ALL, false, registry_status, live_status, NULL },
     [COMMAND_disconnect] = { SCOPE_TENANT, false, registry_find_tenant, live_disconnect, NULL },
     [COMMAND_reload] = { SCOPE_ALL, false, reload_read, reload_apply, NULL },
@@ -147,6 +148,8 @@ void request_changed(struct request *request, int64_t principal_id)
 {
     request->changed = true;
     request->principal_id = principal_id;
+}
+
 /* ---- For the log and the audit trail ---- */
 
 #define WORD_MAX 200
@@ -212,7 +215,7 @@ static const char *result_text(const struct request *request, const char *key)
     return text != NULL ? text : "";
 }
 
-bool command_changed(const struct request *request)
+bool command_had_effect(const struct request *request)
 {
     return request->failure.reason == REASON_none && strcmp(result_text(request, "status"), "unchanged") != 0;
 }
@@ -221,7 +224,7 @@ void command_record(const struct request *request)
 {
     char text[COMMAND_TEXT_SIZE];
     bool of_tenant = request->tenant_id > 0;
-    if (request->failure.reason == REASON_none && !command_changed(request))
+    if (request->failure.reason == REASON_none && !command_had_effect(request))
         return;
     command_describe(request, text);
     struct audit_event event = { .kind = EVENT_command,

@@ -30,7 +30,10 @@ enum command_id {
 
 enum command_role { ROLE_ADMIN = 1, ROLE_DEVICE = 2, ROLE_CLIENT = 4 };
 
-enum command_scope { SCOPE_TENANT, SCOPE_ALL };
+/* SCOPE_ANY: one tenant, or with COMMAND_ALL_TENANTS as its name all of them. */
+enum command_scope { SCOPE_TENANT, SCOPE_ALL, SCOPE_ANY };
+
+#define COMMAND_ALL_TENANTS "*"
 
 /* How far a request has come, for who waits for it. It only moves forward. */
 enum request_progress {
@@ -46,7 +49,7 @@ struct request {
     uint64_t serial; /* the control connection's slot for the answer */
     const struct command *command;
     char tenant[NAME_SIZE];
-    int64_t tenant_id; /* filled in by the keeper for SCOPE_TENANT */
+    int64_t tenant_id; /* filled in by the keeper; 0: of none, or of all */
 
     /* On whose behalf: "control" from "uid=0", "signal", or a tenant's administrator. */
     char actor[NAME_SIZE];
@@ -113,7 +116,7 @@ void request_free(struct request *request);
 void command_describe(const struct request *request, char text[COMMAND_TEXT_SIZE]);
 
 /* Whether its store step has changed anything. */
-bool command_changed(const struct request *request);
+bool command_had_effect(const struct request *request);
 
 /* Puts it in the audit trail, unless it has changed nothing. Any thread. */
 void command_record(const struct request *request);

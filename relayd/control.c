@@ -115,7 +115,7 @@ static void answer(struct connection *connection, struct request *request)
                   reason_code(request->failure.reason), request->failure.text);
         put_error(connection, connection->id, request->failure.reason, request->failure.text);
     } else {
-        if (request->command->steps->changes && command_changed(request))
+        if (request->command->steps->changes && command_had_effect(request))
             log_change(request);
         put_line(connection, wire_result_line(connection->id, request->result));
     }

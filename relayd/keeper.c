@@ -302,7 +302,8 @@ void keeper_request(struct request *request)
 
 static int find_tenant(struct request *request)
 {
-    if (request->command->steps->scope != SCOPE_TENANT)
+    enum command_scope scope = request->command->steps->scope;
+    if (scope == SCOPE_ALL || (scope == SCOPE_ANY && strcmp(request->tenant, COMMAND_ALL_TENANTS) == 0))
         return 0;
     request->tenant_id = store_value(keeper.store, SQL_find_tenant, "t", request->tenant);
     if (request->tenant_id < 0)
