@@ -1,5 +1,6 @@
 #include "relayd/control.h"
 
+#include "relayd/event.h"
 #include "relayd/keeper.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -100,7 +101,9 @@ static void log_change(const struct request *request)
     const char *status = json_string_value(json_object_get(request->result, "status"));
     const char *name = json_string_value(json_object_get(request->result, "name"));
     char text[COMMAND_TEXT_SIZE];
-    struct log_subject subject = { .tenant = request->tenant };
+    struct log_subject subject = { .tenant = request->tenant,
+                                   .address = request->address,
+                                   .event = event_code(EVENT_command) };
     command_describe(request, text);
     log_write(LOG_LEVEL_INFO, &subject, "control: %s: %s %s; closed %u sessions and %u bridges", text,
               status != NULL ? status : "done", name != NULL ? name : "", request->closed_sessions,
@@ -110,7 +113,10 @@ static void log_change(const struct request *request)
 static void answer(struct connection *connection, struct request *request)
 {
     if (request->failure.reason != REASON_none) {
-        struct log_subject subject = { .tenant = request->tenant };
+        struct log_subject subject = { .tenant = request->tenant,
+                                       .address = request->address,
+                                       .event = event_code(EVENT_command),
+                                       .reason = reason_code(request->failure.reason) };
         log_write(LOG_LEVEL_INFO, &subject, "control: %s refused: %s: %s", request->command->words,
                   reason_code(request->failure.reason), request->failure.text);
         put_error(connection, connection->id, request->failure.reason, request->failure.text);

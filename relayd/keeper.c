@@ -300,6 +300,11 @@ void keeper_request(struct request *request)
     mailbox_post_always(keeper.mailbox, &request->mail);
 }
 
+size_t keeper_waiting(void)
+{
+    return mailbox_waiting(keeper.mailbox);
+}
+
 static int find_tenant(struct request *request)
 {
     enum command_scope scope = request->command->steps->scope;

@@ -52,9 +52,12 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
 #define LIMIT_LOGIN_ATTEMPTS 30  /* keys tried in one login, questions included */
 #define LIMIT_LOGIN_BYTES 65536  /* that the peer may send before it has logged in */
+#define LIMIT_ANSWER 15          /* seconds in which a peer that is asked whether it lives has to answer */
 #define LIMIT_LOGIN_SILENCE 3    /* seconds without a byte in a login, if others wait for its place */
 
 /* Of one device. */
+#define LIMIT_SWAPS 3         /* sessions that took another's place at the limit of sessions, */
+#define LIMIT_SWAPS_S 60      /* each within so many seconds of the last: then two hosts take turns */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
 #define LIMIT_HISTORY 256     /* rows of endpoints that are kept beyond what it owns */
 
