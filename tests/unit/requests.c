@@ -27,7 +27,8 @@ void requests_end(void)
 static int run_step(struct request *request)
 {
     const struct command_steps *steps = request->command->steps;
-    if (steps->scope == SCOPE_TENANT) {
+    if (steps->scope == SCOPE_TENANT ||
+        (steps->scope == SCOPE_ANY && strcmp(request->tenant, COMMAND_ALL_TENANTS) != 0)) {
         request->tenant_id = store_value(registry, SQL_find_tenant, "t", request->tenant);
         cr_assert_gt(request->tenant_id, 0, "there is no tenant %s", request->tenant);
     }
