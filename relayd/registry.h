@@ -28,6 +28,7 @@ command_store_step registry_list_clients;
 command_store_step registry_list_keys;
 command_store_step registry_list_endpoints;
 command_store_step registry_show;
+command_store_step registry_events;
 command_store_step registry_status;
 
 #endif
