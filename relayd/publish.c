@@ -154,9 +154,9 @@ static void on_publish(struct session *session, ssh_message message)
 
 static void withdraw(struct session *session, struct publication *publication)
 {
-    session_log(session, LOG_LEVEL_INFO, "withdrew %s", publication->endpoint->key);
-    session_event(session,
-                  &(struct audit_event){ .kind = EVENT_withdraw, .object = publication->endpoint->key });
+    char endpoint[NAME_SIZE + 8];
+    snprintf(endpoint, sizeof(endpoint), "%s", publication->endpoint->key);
+    session_log(session, LOG_LEVEL_INFO, "withdrew %s", endpoint);
     keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
                         publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
@@ -164,6 +164,7 @@ static void withdraw(struct session *session, struct publication *publication)
     unsigned before = directory_count(session->tenant->directory);
     directory_withdraw(session->tenant->directory, publication);
     charge_since(session, before);
+    session_event(session, &(struct audit_event){ .kind = EVENT_withdraw, .object = endpoint });
 }
 
 static void on_cancel(struct session *session, ssh_message message)
