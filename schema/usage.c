@@ -28,7 +28,8 @@ void usage_parse(const char *line, struct usage *usage)
         size_t len = strcspn(line, " .]");
         copy_name(arg->name, line, len);
         line += len;
-        if (arg->option)
+        arg->flag = arg->option && *line == ']';
+        if (arg->option && !arg->flag)
             line += 1 + strcspn(line + 1, "]");
         if (!arg->required) {
             assert(*line == ']');
@@ -69,6 +70,10 @@ static int take_option(const struct usage *usage, int argc, char *const argv[], 
     if (option == NULL) {
         snprintf(error, size, "unknown option %s", argv[0]);
         return 0;
+    }
+    if (option->flag) {
+        json_object_set_new(args, option->name, json_true());
+        return 1;
     }
     if (argc < 2) {
         snprintf(error, size, "option %s needs a value", argv[0]);
@@ -164,6 +169,12 @@ static int check_arg(const struct usage_arg *arg, const json_t *value, char *err
         if (!arg->required)
             return 0;
         snprintf(error, size, "argument \"%s\" is missing", arg->name);
+        return -1;
+    }
+    if (arg->flag) {
+        if (json_is_boolean(value))
+            return 0;
+        snprintf(error, size, "argument \"%s\" must be true or false", arg->name);
         return -1;
     }
     if (!(arg->option && arg->repeated))

@@ -12,12 +12,14 @@
  *   NAME...          required, the rest of the line: the words, joined by one blank
  *   [--expires WHEN] an optional string "expires"
  *   [--allow RULE]...  an optional array of strings "allow"
+ *   [--admin]        an optional true "admin"
  */
 #define USAGE_MAX 8
 
 struct usage_arg {
     char name[24]; /* the JSON key: lower case, '-' kept */
     bool option;   /* given as --name VALUE */
+    bool flag;     /* an option without VALUE */
     bool required;
     bool repeated; /* option: an array; positional: takes the rest of the words */
 };
