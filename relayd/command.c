@@ -2,6 +2,7 @@
 
 #include "relayd/config.h"
 #include "relayd/live.h"
+#include "relayd/recipe.h"
 #include "relayd/registry.h"
 #include "relayd/reload.h"
 #include "relayd/self.h"
@@ -46,7 +47,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help },
     [COMMAND_whoami] = { SCOPE_TENANT, false, NULL, NULL, self_whoami },
     [COMMAND_ls] = { SCOPE_TENANT, false, NULL, NULL, self_ls },
-    [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config },
+    [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config, recipe_text },
 };
 
 static const struct command table[COMMAND_COUNT] = {

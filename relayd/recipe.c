@@ -237,8 +237,9 @@ static void write_device(FILE *out, const json_t *parts)
     fprintf(out, "# With systemd, as /etc/systemd/system/relay.service:\n%s", part(parts, "systemd_unit"));
 }
 
-char *recipe_text(const json_t *parts)
+char *recipe_text(const json_t *parts, unsigned columns)
 {
+    (void)columns;
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
