@@ -127,6 +127,17 @@ const struct command *command_at(unsigned i);
 struct request *request_new(const struct command *command, unsigned roles, const char *tenant, json_t *args);
 void request_free(struct request *request);
 
+/* The command as it might have been typed: keys as their fingerprints, what is long left out, and nothing
+ * that could pass for more than it is. */
+#define COMMAND_TEXT_SIZE 400
+void command_describe(const struct request *request, char text[COMMAND_TEXT_SIZE]);
+
+/* Whether its store step has changed anything. */
+bool command_changed(const struct request *request);
+
+/* Puts it in the audit trail, unless it has changed nothing. Any thread. */
+void command_record(const struct request *request);
+
 /* An argument as text, NULL if it was not given. Borrowed. */
 const char *request_arg(const struct request *request, const char *name);
 
