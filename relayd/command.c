@@ -9,6 +9,7 @@
 #include "relayd/registry.h"
 #include "relayd/reload.h"
 #include "relayd/self.h"
+#include "relayd/why.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help },
     [COMMAND_whoami] = { SCOPE_TENANT, false, NULL, NULL, self_whoami },
     [COMMAND_ls] = { SCOPE_TENANT, false, NULL, NULL, self_ls },
+    [COMMAND_why] = { SCOPE_TENANT, false, why_read, NULL, NULL, why_text },
     [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config, recipe_text },
 };
 

@@ -140,18 +140,9 @@ static void console_lose(struct channel *channel)
 
 static const struct channel_ops console_ops = { console_receive, console_serve, console_lose };
 
-static bool is_full(const struct session *session)
-{
-    unsigned consoles = 0;
-    const struct channel *channel;
-    DL_FOREACH(session->channels, channel)
-        consoles += channel->ops == &console_ops;
-    return consoles >= LIMIT_CONSOLES || session->nchannels + session->nopens >= LIMIT_CHANNELS;
-}
-
 void console_open(struct session *session, ssh_message message)
 {
-    bool full = is_full(session);
+    bool full = session->nchannels + session->nopens >= LIMIT_CHANNELS;
     struct console *console = full ? NULL : console_new(session->loop->base);
     if (console == NULL) {
         session_refuse(session, EVENT_channel, "session",
@@ -366,12 +357,27 @@ static struct channel *find_channel(const struct session *session, ssh_channel s
     return NULL;
 }
 
+/* Each holds what it shows until that is read. */
+static bool may_begin(const struct session *session)
+{
+    unsigned begun = 0;
+    const struct channel *channel;
+    DL_FOREACH(session->channels, channel)
+        begun += channel->ops == &console_ops &&
+                 ((const struct console *)channel->owner)->state != CONSOLE_WAITING;
+    return begun < LIMIT_CONSOLES;
+}
+
 /* The first shell or exec starts the channel (RFC 4254, 6.5). */
 static bool begin(struct session *session, struct channel *channel, ssh_message message, int type)
 {
     struct console *console = channel->owner;
     if (console->state != CONSOLE_WAITING)
         return false;
+    if (!may_begin(session)) {
+        session_refuse(session, EVENT_exec, "session", REASON_too_many_channels, NULL);
+        return false;
+    }
     if (type == SSH_CHANNEL_REQUEST_SHELL) {
         begin_shell(session, console);
     } else {

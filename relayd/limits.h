@@ -44,7 +44,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */
-#define LIMIT_CONSOLES 32        /* of them shells and commands, each with what it shows */
+#define LIMIT_CONSOLES 32        /* of them running a shell or a command, each with what it shows */
 #define LIMIT_PUBLICATIONS 1000  /* endpoints that it publishes */
 #define LIMIT_REFUSALS 32        /* of one kind, that are logged and told to the peer in a second */
 #define LIMIT_REFUSALS_KINDS 8   /* that are counted apart: what was refused, and why */
@@ -59,9 +59,8 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_REQUESTS_PRINCIPAL 8
 #define LIMIT_REQUESTS_TENANT 32
 
-/* Of an open shell. */
-#define LIMIT_FEED 16384 /* bytes that may wait for its reader, above which it loses lines of what happens   \
-                          */
+/* Of an open shell: bytes that may wait for its reader, above which it loses lines of what happens. */
+#define LIMIT_FEED 16384
 
 /* Of one device. */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
