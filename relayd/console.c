@@ -168,15 +168,24 @@ static void on_event(struct follower *follower, const struct audit_event *event)
     chan_mark(console->channel);
 }
 
+/* The forwards of the command line come before the shell: what was refused of them is shown with it. */
 static void begin_shell(struct session *session, struct console *console)
 {
     struct screen *screen = &console->screen;
+    const struct note *refusal;
     json_t *greeting = self_greeting(session);
-    screen_show(screen,
-                "This is relayd. There is no shell here; your forwards work while this session lasts.\n\n");
+    screen_show_line(screen,
+                     "This is relayd. There is no shell here; your forwards work while this session lasts.");
+    screen_show_line(screen, "");
     screen_show_value(screen, greeting);
-    screen_show(screen, screen->pty ? "\nCtrl-C leaves. Commands: ssh RELAY help\n\n" : "\n");
     json_decref(greeting);
+    screen_show_line(screen, "");
+    if (screen->pty) {
+        screen_show_line(screen, "Ctrl-C leaves. Commands: ssh RELAY help");
+        screen_show_line(screen, "");
+    }
+    DL_FOREACH(session->refusals, refusal)
+        screen_tell(screen, refusal->text, refusal->time);
     console->state = CONSOLE_SHELL;
     console->follower.tell = on_event;
     tenant_follow(session->principal, &console->follower);

@@ -79,12 +79,10 @@ static void say_publish(const struct session *session, const struct audit_event 
 static void say_withdraw(const struct session *session, const struct audit_event *event,
                          char line[FEED_LINE_SIZE])
 {
-    const struct session *server = server_of(session, event->object);
-    if (server == NULL)
+    if (server_of(session, event->object) == NULL)
         snprintf(line, FEED_LINE_SIZE, "withdrew %s", event->object);
     else
-        snprintf(line, FEED_LINE_SIZE, "the session from %s withdrew %s; %s serves it", event->address,
-                 event->object, server == session ? "this one" : "another one");
+        snprintf(line, FEED_LINE_SIZE, "the session from %s withdrew %s", event->address, event->object);
 }
 
 static bool say_own(const struct session *session, const struct audit_event *event, char line[FEED_LINE_SIZE])
@@ -105,9 +103,13 @@ static bool say_own(const struct session *session, const struct audit_event *eve
         say_withdraw(session, event, line);
         break;
     case EVENT_login:
+        if (session->principal->kind == PRINCIPAL_CLIENT)
+            return false; /* they come and go with every command */
         snprintf(line, FEED_LINE_SIZE, "another session logged in from %s", event->address);
         break;
     case EVENT_logout:
+        if (session->principal->kind == PRINCIPAL_CLIENT)
+            return false;
         snprintf(line, FEED_LINE_SIZE, "the session from %s left", event->address);
         say_why(event->reason, line);
         break;
@@ -119,11 +121,11 @@ static bool say_own(const struct session *session, const struct audit_event *eve
         if (server_of(session, event->object) == session)
             snprintf(line, FEED_LINE_SIZE, "this session serves %s again", event->object);
         else
-            snprintf(line, FEED_LINE_SIZE, "an older session serves %s again", event->object);
+            snprintf(line, FEED_LINE_SIZE, "the session from %s serves %s again", event->address,
+                     event->object);
         break;
     default:
-        snprintf(line, FEED_LINE_SIZE, "%s %s %s", event->principal, event_words(event->kind),
-                 event->object != NULL ? event->object : "");
+        snprintf(line, FEED_LINE_SIZE, "%s %s %s", event->principal, event_words(event->kind), event->object);
         break;
     }
     return true;

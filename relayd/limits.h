@@ -48,6 +48,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_PUBLICATIONS 1000  /* endpoints that it publishes */
 #define LIMIT_REFUSALS 32        /* of one kind, that are logged and told to the peer in a second */
 #define LIMIT_REFUSALS_KINDS 8   /* that are counted apart: what was refused, and why */
+#define LIMIT_REFUSALS_KEPT 8    /* for a shell that is opened later */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */
 #define LIMIT_UNSENT (1u << 20)  /* bytes that the peer may leave unread in our buffers */
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */

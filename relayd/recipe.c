@@ -79,13 +79,18 @@ static void write_ssh_config(FILE *out, const struct recipe *recipe)
         fprintf(out, "\nHost *.%s\n    ProxyJump relay-%s\n", recipe->tenant, recipe->tenant);
         return;
     }
+    bool none = true;
     json_array_foreach(recipe->endpoints, i, row) {
         char name[NAME_SIZE];
         uint16_t port;
-        if (read_row(row, name, &port) && port == SSH_PORT)
-            fprintf(out, "\nHost %s.%s\n    HostName %s.%s\n    ProxyJump relay-%s\n", name, recipe->tenant,
-                    name, recipe->tenant, recipe->tenant);
+        if (!read_row(row, name, &port) || port != SSH_PORT)
+            continue;
+        fprintf(out, "\nHost %s.%s\n    HostName %s.%s\n    ProxyJump relay-%s\n", name, recipe->tenant, name,
+                recipe->tenant, recipe->tenant);
+        none = false;
     }
+    if (none)
+        fputs("\n# No SSH server that you may reach is online now: look again when one is.\n", out);
 }
 
 /* A local port for one that only root may listen on. */

@@ -65,6 +65,11 @@ void screen_show(struct screen *screen, const char *text)
     put(screen, screen->out, text);
 }
 
+void screen_show_line(struct screen *screen, const char *line)
+{
+    put_owned(screen, screen->out, text_line("", line, screen->columns));
+}
+
 void screen_show_value(struct screen *screen, const json_t *value)
 {
     put_owned(screen, screen->out, text_render_in(value, screen->columns));

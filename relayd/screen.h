@@ -23,6 +23,7 @@ void screen_clear(struct screen *screen);
 void screen_set_terminal(struct screen *screen, unsigned columns);
 
 void screen_show(struct screen *screen, const char *text);
+void screen_show_line(struct screen *screen, const char *line); /* wrapped; "" is an empty one */
 void screen_show_value(struct screen *screen, const json_t *value);
 
 /* The whole document, as relayctl --json has it; in ASCII, for it may go to a terminal. */

@@ -350,9 +350,14 @@ static void tell(const struct principal *principal, const struct audit_event *ev
 /* The device at the other end of what a client has opened; NULL if it is none, or has left. */
 static struct principal *other_end(const struct tenant *tenant, const struct audit_event *event)
 {
-    if ((event->kind != EVENT_connect && event->kind != EVENT_bridge_closed) || event->peer == NULL)
+    if (event->kind != EVENT_connect && event->kind != EVENT_bridge_closed)
         return NULL;
     return principal_find(tenant, directory_device(tenant->directory, event->peer));
+}
+
+static const char *or_empty(const char *text)
+{
+    return text != NULL ? text : "";
 }
 
 void tenant_event(struct tenant *tenant, const struct audit_event *event)
@@ -361,6 +366,10 @@ void tenant_event(struct tenant *tenant, const struct audit_event *event)
     struct follower *follower;
     whole.tenant_id = tenant->id;
     whole.tenant = tenant->name;
+    whole.principal = or_empty(event->principal);
+    whole.address = or_empty(event->address);
+    whole.object = or_empty(event->object);
+    whole.peer = or_empty(event->peer);
     audit(&whole);
     if (tenant->nfollowers == 0)
         return;

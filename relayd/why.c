@@ -49,7 +49,8 @@ static void format_ago(long long seconds, char out[48])
     size_t i = 0;
     while (i + 1 < sizeof(units) / sizeof(units[0]) && seconds < 2 * units[i].seconds)
         i++;
-    snprintf(out, 48, "%lld %s ago", seconds / units[i].seconds, units[i].name);
+    long long n = seconds / units[i].seconds;
+    snprintf(out, 48, "%lld %.*s ago", n, (int)strlen(units[i].name) - (n == 1), units[i].name);
 }
 
 static const char *text_of(const json_t *row, const char *name)
