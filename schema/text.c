@@ -257,8 +257,13 @@ char *text_line(const char *head, const char *text, unsigned width)
         json_decref(value);
         return NULL;
     }
+    int at = (int)strlen(head);
     fputs(head, page.out);
-    put_cell(&page, value, (int)strlen(head));
+    if (page.width > 0 && page.width - at < VALUE_MIN) {
+        at = 2;
+        fprintf(page.out, "\n%*s", at, "");
+    }
+    put_cell(&page, value, at);
     fputc('\n', page.out);
     json_decref(value);
     return page_close(&page, &line);

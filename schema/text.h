@@ -15,7 +15,8 @@ char *text_render(const json_t *value);
  * row. */
 char *text_render_in(const json_t *value, unsigned width);
 
-/* A line that begins with `head`, a word of ours; what does not fit goes on below, behind its column. */
+/* A line that begins with `head`, a word of ours; what does not fit goes on below, behind its column, or
+ * on a narrow screen all of it. */
 char *text_line(const char *head, const char *text, unsigned width);
 
 #endif
