@@ -269,6 +269,7 @@ Test(text, lines_with_a_head)
         { "", "a b", 80, "a b\n" },
         { "", "", 80, "\n" },
         { "", "a\x1b[2J\n", 80, "a?[2J?\n" },
+        { "", "\xff\xc3 \x80", 80, "?? ?\n" },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char *line = text_line(rows[i].head, rows[i].text, rows[i].width);
