@@ -11,6 +11,7 @@ enum mail_kind {
     MAIL_REQUEST,    /* struct request: a command on its way */
     MAIL_SEEN,       /* struct seen: something to write behind, to the keeper */
     MAIL_FORGET,     /* struct forget: rows to take back, to the keeper */
+    MAIL_ENROL,      /* struct enrolment: a key that waits to be approved, to the keeper */
     MAIL_STOP,       /* struct mail alone: the thread is to end */
 };
 

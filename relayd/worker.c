@@ -185,6 +185,7 @@ static void receive(struct worker *worker, struct mail *mail)
         break;
     case MAIL_SEEN:
     case MAIL_FORGET:
+    case MAIL_ENROL:
         break; /* for the keeper alone */
     }
 }
