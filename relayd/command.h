@@ -47,6 +47,12 @@ struct request {
     const struct command *command;
     char tenant[NAME_SIZE];
     int64_t tenant_id; /* filled in by the keeper for SCOPE_TENANT */
+
+    /* On whose behalf: "control" from "uid=0", "signal", or a tenant's administrator. */
+    char actor[NAME_SIZE];
+    char address[64];
+    int64_t actor_id; /* of his principal; 0: none */
+
     json_t *args;      /* owned */
     json_t *result;    /* owned */
     struct failure failure;

@@ -96,7 +96,7 @@ void console_open(struct session *session, ssh_message message)
         if (console != NULL && console->out != NULL)
             evbuffer_free(console->out);
         free(console);
-        session_refuse(session, "channel", "session", REASON_too_many_channels, NULL);
+        session_refuse(session, EVENT_channel, "session", REASON_too_many_channels, NULL);
         ssh_message_reply_default(message);
         return;
     }
@@ -177,7 +177,7 @@ static void run_line(struct session *session, struct console *console, const cha
         show_json(console, result);
         json_decref(result);
     } else {
-        session_refuse(session, "exec", line, failure.reason, NULL);
+        session_refuse(session, EVENT_exec, line, failure.reason, NULL);
         show(console, "relayd: ");
         show(console, failure.text);
         show(console, "\n");
@@ -229,11 +229,11 @@ static bool handle(struct session *session, struct channel *channel, ssh_message
     case SSH_CHANNEL_REQUEST_ENV:
         return false; /* ignored, as sshd does with what it was not told to take */
     case SSH_CHANNEL_REQUEST_SUBSYSTEM:
-        session_refuse(session, "request", ssh_message_channel_request_subsystem(message),
+        session_refuse(session, EVENT_request, ssh_message_channel_request_subsystem(message),
                        REASON_not_supported, "subsystem");
         return false;
     case SSH_CHANNEL_REQUEST_X11:
-        session_refuse(session, "request", "x11-req", REASON_not_supported, NULL);
+        session_refuse(session, EVENT_request, "x11-req", REASON_not_supported, NULL);
         return false;
     default:
         return false; /* PuTTY asks winadj@ for every window: a plain failure is what it wants */

@@ -34,6 +34,7 @@ struct connection {
     uint64_t serial;         /* of the request under way; 0: none */
     struct request *request; /* borrowed; it comes back to this thread before it is freed */
     json_int_t id;           /* the peer's */
+    uid_t uid;               /* whose program it is */
     bool closing;            /* what is written goes out, then it is closed */
     struct connection *prev, *next;
 };
@@ -163,6 +164,8 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 static void begin_request(struct connection *connection, struct request *request)
 {
     struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
+    snprintf(request->actor, sizeof(request->actor), "control");
+    snprintf(request->address, sizeof(request->address), "uid=%u", (unsigned)connection->uid);
     connection->serial = request->serial = ++control.last_serial;
     connection->request = request;
     evtimer_add(connection->timer, &delay);
@@ -177,6 +180,7 @@ void control_run(enum command_id command)
         return;
     }
     request->serial = ++control.last_serial;
+    snprintf(request->actor, sizeof(request->actor), "signal");
     keeper_request(request);
 }
 
@@ -263,6 +267,13 @@ static void on_event(struct bufferevent *stream, short what, void *arg)
 
 /* ---- The socket ---- */
 
+static uid_t peer_uid(int fd)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 ? peer.uid : (uid_t)-1;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int len,
                       void *arg)
 {
@@ -274,6 +285,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     connection->timer = evtimer_new(control.base, on_timeout, connection);
     if (connection->stream == NULL || connection->timer == NULL)
         goto fail;
+    connection->uid = peer_uid(fd);
     DL_APPEND(control.connections, connection);
     if (++control.nconnections == LIMIT_CONTROL_CONNECTIONS)
         evconnlistener_disable(control.listener); /* further ones wait in the backlog */

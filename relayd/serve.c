@@ -28,7 +28,7 @@ static void open_channel(struct session *session, ssh_message message)
     if (type == SSH_CHANNEL_SESSION) {
         console_open(session, message);
     } else {
-        session_refuse(session, "channel", type == SSH_CHANNEL_X11 ? "x11" : "other type",
+        session_refuse(session, EVENT_channel, type == SSH_CHANNEL_X11 ? "x11" : "other type",
                        REASON_not_supported, NULL);
         session_send_notes(session);
         ssh_message_reply_default(message);
@@ -241,8 +241,12 @@ void serve_close_all(struct loop *loop, enum reason reason)
 void serve_expire(struct principal *principal)
 {
     struct session *session;
+    struct audit_event event = { .kind = EVENT_expire,
+                                 .principal_id = principal->id,
+                                 .principal = principal->name };
+    tenant_event(principal->tenant, &event);
     DL_FOREACH2(principal->tenant->sessions, session, tenant_next)
         if (session->principal == principal)
             session_close(session, REASON_key_expired, NULL);
-    connect_cut(principal);
+    connect_cut(principal, REASON_key_expired);
 }

@@ -334,3 +334,11 @@ int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *n
     directory_owner(tenant->directory, name, &own);
     return own ? 0 : directory_set_owner(tenant->directory, name, owner);
 }
+
+void tenant_event(struct tenant *tenant, const struct audit_event *event)
+{
+    struct audit_event whole = *event;
+    whole.tenant_id = tenant->id;
+    whole.tenant = tenant->name;
+    audit(&whole);
+}
