@@ -24,6 +24,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_remove_device] = { SCOPE_TENANT, true, registry_remove_device, live_apply, NULL },
     [COMMAND_remove_client] = { SCOPE_TENANT, true, registry_remove_client, live_apply, NULL },
     [COMMAND_remove_key] = { SCOPE_TENANT, true, registry_remove_key, live_apply, NULL },
+    [COMMAND_remove_pending] = { SCOPE_TENANT, true, registry_remove_pending, NULL, NULL },
     [COMMAND_remove_endpoint] = { SCOPE_TENANT, true, registry_remove_endpoint, live_apply, NULL },
     [COMMAND_rename] = { SCOPE_TENANT, true, registry_rename, live_apply, NULL },
     [COMMAND_allow] = { SCOPE_TENANT, true, registry_allow, live_apply, NULL },
@@ -34,6 +35,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_list_devices] = { SCOPE_TENANT, false, registry_list_devices, live_list_principals, NULL },
     [COMMAND_list_clients] = { SCOPE_TENANT, false, registry_list_clients, live_list_principals, NULL },
     [COMMAND_list_keys] = { SCOPE_TENANT, false, registry_list_keys, NULL, NULL },
+    [COMMAND_list_pending] = { SCOPE_TENANT, false, registry_list_pending, NULL, NULL },
     [COMMAND_list_endpoints] = { SCOPE_TENANT, false, registry_list_endpoints, live_list_endpoints, NULL },
     [COMMAND_list_sessions] = { SCOPE_TENANT, false, registry_find_tenant, live_list_sessions, NULL },
     [COMMAND_list_bridges] = { SCOPE_TENANT, false, registry_find_tenant, live_list_bridges, NULL },
@@ -119,6 +121,7 @@ void request_free(struct request *request)
     json_decref(request->args);
     json_decref(request->result);
     config_release(request->config);
+    free(request->batch);
     free(request);
 }
 
@@ -144,4 +147,17 @@ void request_changed(struct request *request, int64_t principal_id)
 {
     request->changed = true;
     request->principal_id = principal_id;
+}
+
+int request_batch_add(struct request *request, int64_t principal_id)
+{
+    if ((request->nbatch & (request->nbatch - 1)) == 0) { /* it is full: grow to the next power of two */
+        size_t size = request->nbatch == 0 ? 1 : 2 * request->nbatch;
+        int64_t *batch = reallocarray(request->batch, size, sizeof(*batch));
+        if (batch == NULL)
+            return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+        request->batch = batch;
+    }
+    request->batch[request->nbatch++] = principal_id;
+    return 0;
 }

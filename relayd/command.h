@@ -53,17 +53,19 @@ struct request {
     char address[64];
     int64_t actor_id; /* of his principal; 0: none */
 
-    json_t *args;      /* owned */
-    json_t *result;    /* owned */
+    json_t *args;   /* owned */
+    json_t *result; /* owned */
     struct failure failure;
     unsigned next_worker; /* SCOPE_ALL: how far it has come */
 
     /* What a store step changed, for the live step. */
     bool changed;
-    int64_t principal_id;     /* whom it concerns; 0: the whole tenant */
-    bool new_name;            /* that principal has a name that it had not */
-    char old_name[NAME_SIZE]; /* the one that it had; "" if none */
-    char endpoint[NAME_SIZE]; /* a name whose owner changed; "" if none */
+    int64_t principal_id;      /* whom it concerns; 0: the whole tenant */
+    bool new_name;             /* that principal has a name that it had not */
+    char old_name[NAME_SIZE];  /* the one that it had; "" if none */
+    char endpoint[NAME_SIZE];  /* a name whose owner changed; "" if none */
+    int64_t *batch;            /* in place of principal_id, several; owned */
+    size_t nbatch, batch_done; /* how many the live step has dealt with */
     unsigned closed_sessions, closed_bridges;
 
     const struct config *config; /* held: what `reload` has read */
@@ -115,5 +117,8 @@ const char *request_arg(const struct request *request, const char *name);
 void request_result(struct request *request, json_t *result);
 int request_done(struct request *request, const char *status, const char *name);
 void request_changed(struct request *request, int64_t principal_id);
+
+/* One more of a batch has changed. -1 with failure set. */
+int request_batch_add(struct request *request, int64_t principal_id);
 
 #endif
