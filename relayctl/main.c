@@ -10,7 +10,7 @@
 
 #define DEFAULT_SOCKET "/run/relayd/control.sock"
 
-enum role { ADMIN = 1, DEVICE = 2, CLIENT = 4 };
+enum role { ADMIN = 1, TENANT = 2, DEVICE = 4, CLIENT = 8 };
 
 static const struct command {
     const char *words;

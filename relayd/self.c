@@ -4,9 +4,12 @@
 
 #include <stdio.h>
 
-unsigned self_role(const struct session *session)
+unsigned self_roles(const struct session *session)
 {
-    return session->principal->kind == PRINCIPAL_DEVICE ? ROLE_DEVICE : ROLE_CLIENT;
+    const struct principal *principal = session->principal;
+    if (principal->kind == PRINCIPAL_DEVICE)
+        return ROLE_DEVICE;
+    return ROLE_CLIENT | (principal->admin ? ROLE_TENANT : 0u);
 }
 
 json_t *self_help(struct session *session, const json_t *args, struct failure *failure)
@@ -15,7 +18,7 @@ json_t *self_help(struct session *session, const json_t *args, struct failure *f
     (void)args, (void)failure;
     for (unsigned i = 0; command_at(i) != NULL; i++) {
         const struct command *command = command_at(i);
-        if ((command->roles & self_role(session)) == 0)
+        if ((command->roles & self_roles(session)) == 0)
             continue;
         char words[64];
         snprintf(words, sizeof(words), "%s %s", command->words, command->arguments);

@@ -106,6 +106,8 @@ static void on_timer_due(struct session *session)
     session->timer_due = false;
     if (session->state == SESSION_LOGIN)
         auth_tick(session);
+    else if (session->state == SESSION_LEAVING)
+        session_close(session, session->end_reason, NULL);
     else if (session->npublications == 0 && session->nchannels > 0)
         session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
     else if (session->npublications == 0)
@@ -116,7 +118,7 @@ static void on_timer_due(struct session *session)
 static void serve_channels(struct session *session)
 {
     uint64_t start = session->socket.in_bytes;
-    for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state == SESSION_UP; n--) {
+    for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state != SESSION_DEAD; n--) {
         if (session->socket.in_bytes - start >= READ_BUDGET)
             break; /* settling marks the session again: its input moved */
         struct channel *channel = session->work;
@@ -141,6 +143,8 @@ static void serve_session(struct session *session)
         connect_expire(session);
     session_send_notes(session);
     serve_channels(session);
+    if (session->state == SESSION_LEAVING && session->nchannels == 0)
+        session_close(session, session->end_reason, NULL);
     session_touch(session);
 }
 

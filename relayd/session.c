@@ -22,7 +22,9 @@ unsigned session_waiting(void)
     return atomic_load(&waiting);
 }
 
-static const char *const state_names[] = { "login", "hand-over", "up", "dead" };
+#define LEAVE_MS 3000 /* for the last answer to reach the peer */
+
+static const char *const state_names[] = { "login", "hand-over", "up", "leaving", "dead" };
 
 struct log_subject session_subject(const struct session *session)
 {
@@ -168,10 +170,21 @@ void session_close(struct session *session, enum reason reason, const char *deta
         return;
     if (session->state == SESSION_UP)
         charge(session, -1);
+    if (session->state != SESSION_LEAVING) /* which has its reason already */
+        session->end_reason = reason;
     session_set_state(session, SESSION_DEAD);
-    session->end_reason = reason;
     snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
     session_touch(session);
+}
+
+void session_leave(struct session *session, enum reason reason)
+{
+    if (session->state != SESSION_UP)
+        return;
+    charge(session, -1);
+    session_set_state(session, SESSION_LEAVING);
+    session->end_reason = reason;
+    session_set_timer(session, LEAVE_MS);
 }
 
 /* Whoever was let in leaves; who was not is refused, unless he said why before, or only looked by. */

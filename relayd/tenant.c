@@ -136,6 +136,7 @@ static int read_principal(struct loop *loop, const struct tenant *tenant, int64_
         fresh->kind = strcmp(query_text(query, 0), "device") == 0 ? PRINCIPAL_DEVICE : PRINCIPAL_CLIENT;
         fresh->name = strdup(query_text(query, 1));
         fresh->expires = query_int(query, 2);
+        fresh->admin = fresh->kind == PRINCIPAL_CLIENT && query_int(query, 3) == 1;
         if (fresh->name == NULL)
             rc = -1;
     }
@@ -302,12 +303,14 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
     if (rc <= 0) {
         clear(&fresh);
         rules_clear(&principal->rules);
+        principal->admin = false;
         return rc;
     }
     clear(principal);
     principal->kind = fresh.kind;
     principal->name = fresh.name;
     principal->expires = fresh.expires;
+    principal->admin = fresh.admin;
     principal->rules = fresh.rules;
     name_account(principal);
     return watch_expiry(loop, principal) == 0 ? 1 : -1;

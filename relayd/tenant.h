@@ -21,6 +21,7 @@ struct principal {
     enum principal_kind kind;
     char *name;      /* owned */
     int64_t expires; /* UNIX seconds; 0: never */
+    bool admin;      /* of its tenant */
     struct rules rules;
     struct account account;
     unsigned nsessions, nconnects; /* it is freed with the last */
