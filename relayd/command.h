@@ -74,18 +74,20 @@ struct request {
 
     /* What a store step changed, for the live step. */
     bool changed;
-    int64_t principal_id;      /* whom it concerns; 0: the whole tenant */
-    bool new_name;             /* that principal has a name that it had not */
-    char old_name[NAME_SIZE];  /* the one that it had; "" if none */
-    char endpoint[NAME_SIZE];  /* a name whose owner changed; "" if none */
-    int64_t *batch;            /* in place of principal_id, several; owned */
-    size_t nbatch, batch_done; /* how many the live step has dealt with */
+    int64_t principal_id;     /* whom it concerns; 0: the whole tenant */
+    int64_t *batch;           /* or several, in place of that; owned */
+    size_t nbatch, applied;   /* how many, and of how many the sessions know it already */
+    bool new_name;            /* it has, or some have, a name that was not theirs */
+    char old_name[NAME_SIZE]; /* the one that it had; "" if none */
+    char endpoint[NAME_SIZE]; /* a name whose owner changed; "" if none */
+    int64_t key_id;           /* a key that is no more; 0: none */
     unsigned closed_sessions, closed_bridges;
 
     const struct config *config; /* held: what `reload` has read */
 };
 
-/* Both return 0, or -1 with request->failure set. */
+/* Both return 0, or -1 with request->failure set. A live step that would take too long for one pass returns
+ * 1, and is called again in a later one. */
 typedef int command_store_step(struct store *store, struct request *request);
 typedef int command_live_step(struct loop *loop, struct request *request);
 

@@ -84,10 +84,10 @@ int registry_remove_key(struct store *store, struct request *request)
     char name[NAME_SIZE];
     if (entry_get(store, request, request_arg(request, "name"), &entry, name) != 0)
         return -1;
-    int n = store_run(store, SQL_remove_key, "it", entry.id, fingerprint);
-    if (n < 0)
+    request->key_id = store_value(store, SQL_remove_key, "it", entry.id, fingerprint);
+    if (request->key_id < 0)
         return entry_failed(store, request);
-    if (n == 0)
+    if (request->key_id == 0)
         return fail(&request->failure, REASON_not_found,
                     "%s has no key %.80s: relayctl list keys shows the fingerprints", name, fingerprint);
     request_changed(request, entry.id);
