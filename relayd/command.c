@@ -22,6 +22,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_add_device] = { SCOPE_TENANT, true, registry_add_device, live_apply, NULL },
     [COMMAND_add_client] = { SCOPE_TENANT, true, registry_add_client, live_apply, NULL },
     [COMMAND_add_key] = { SCOPE_TENANT, true, registry_add_key, live_apply, NULL },
+    [COMMAND_set_admin] = { SCOPE_TENANT, true, registry_set_admin, live_apply, NULL },
     [COMMAND_remove_device] = { SCOPE_TENANT, true, registry_remove_device, live_apply, NULL },
     [COMMAND_remove_client] = { SCOPE_TENANT, true, registry_remove_client, live_apply, NULL },
     [COMMAND_remove_key] = { SCOPE_TENANT, true, registry_remove_key, live_apply, NULL },
@@ -133,6 +134,11 @@ const char *request_arg(const struct request *request, const char *name)
 bool request_flag(const struct request *request, const char *name)
 {
     return json_is_true(json_object_get(request->args, name));
+}
+
+bool request_by_relay(const struct request *request)
+{
+    return (request->actor.roles & ROLE_ADMIN) != 0;
 }
 
 void request_result(struct request *request, json_t *result)

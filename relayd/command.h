@@ -133,6 +133,9 @@ const char *request_arg(const struct request *request, const char *name);
 /* Was that flag given? */
 bool request_flag(const struct request *request, const char *name);
 
+/* Is it the relay's administrator's, who knows all tenants? */
+bool request_by_relay(const struct request *request);
+
 /* For store steps. The result, taken over; the one of a change, which returns 0; and whom the change
  * concerns (0: the whole tenant), for the live step. */
 void request_result(struct request *request, json_t *result);

@@ -436,9 +436,12 @@ static void annotate_principals(const struct tenant *tenant, json_t *rows)
 /* The columns of a principal in the order in which people look at them. */
 static json_t *in_order(json_t *row)
 {
-    static const char *const names[] = { "tenant",    "name", "kind",  "online",  "sessions", "address",
-                                         "last_seen", "keys", "rules", "expires", "created",  "endpoints" };
+    static const char *const names[] = { "tenant",   "name",    "kind",      "admin", "online",
+                                         "sessions", "address", "last_seen", "keys",  "rules",
+                                         "expires",  "created", "endpoints" };
     json_t *ordered = json_object();
+    if (json_is_null(json_object_get(row, "admin"))) /* a device */
+        json_object_del(row, "admin");
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (json_object_get(row, names[i]) != NULL)
             json_object_set(ordered, names[i], json_object_get(row, names[i]));

@@ -170,10 +170,11 @@ void session_close(struct session *session, enum reason reason, const char *deta
         return;
     if (session->state == SESSION_UP)
         charge(session, -1);
-    if (session->state != SESSION_LEAVING) /* which has its reason already */
+    if (session->state != SESSION_LEAVING) { /* which has its reason already */
         session->end_reason = reason;
+        snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
+    }
     session_set_state(session, SESSION_DEAD);
-    snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
     session_touch(session);
 }
 

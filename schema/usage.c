@@ -1,5 +1,7 @@
 #include "schema/usage.h"
 
+#include "schema/quote.h"
+
 #include <assert.h>
 #include <ctype.h>
 #include <stdio.h>
@@ -199,6 +201,50 @@ json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[]
         return args;
 fail:
     json_decref(args);
+    return NULL;
+}
+
+static void put_option(FILE *out, const char *name, const char *value)
+{
+    fprintf(out, " --%s", name);
+    if (value != NULL) {
+        fputc(' ', out);
+        quote_word(out, value);
+    }
+}
+
+static void put_arg(FILE *out, const struct usage_arg *arg, const json_t *value)
+{
+    size_t i;
+    json_t *item;
+    if (value == NULL || json_is_false(value))
+        return;
+    if (arg->flag) {
+        put_option(out, arg->name, NULL);
+    } else if (json_is_array(value)) {
+        json_array_foreach(value, i, item)
+            put_option(out, arg->name, json_string_value(item));
+    } else if (arg->option) {
+        put_option(out, arg->name, json_string_value(value));
+    } else {
+        fputc(' ', out);
+        quote_word(out, json_string_value(value));
+    }
+}
+
+char *usage_to_line(const struct usage *usage, const char *words, const json_t *args)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (out == NULL)
+        return NULL;
+    fputs(words, out);
+    for (size_t i = 0; i < usage->n; i++)
+        put_arg(out, &usage->arg[i], json_object_get(args, usage->arg[i].name));
+    if (fclose(out) == 0)
+        return text;
+    free(text);
     return NULL;
 }
 

@@ -38,6 +38,10 @@ void usage_parse(const char *line, struct usage *usage);
  * a sentence in error. */
 json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[], char *error, size_t size);
 
+/* The other way round: the line of text that means the command, its words, with these arguments, which must
+ * have passed usage_check(); quoted as schema/quote.h has it. free() it; NULL when out of memory. */
+char *usage_to_line(const struct usage *usage, const char *words, const json_t *args);
+
 /* 0 if args is an object with all that the usage requires and nothing that it does not know; -1
  * with a sentence in error otherwise. */
 int usage_check(const struct usage *usage, const json_t *args, char *error, size_t size);
