@@ -7,6 +7,7 @@
 #include <event2/event.h>
 
 #define APPLY_TIMEOUT_S 5 /* after which a stored change is reported as not applied */
+#define BATCH_RATE 5000   /* lines that have a second more */
 
 /* It takes too long. What has not been begun never will be; of the rest we say what is known. */
 static enum reason give_up(struct request *request)
@@ -38,7 +39,8 @@ void exchange_init(struct exchange *exchange, struct event_base *base, exchange_
 
 void exchange_begin(struct exchange *exchange, struct request *request)
 {
-    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
+    size_t lines = json_array_size(json_object_get(request->args, "batch"));
+    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S + (time_t)(lines / BATCH_RATE) };
     exchange->request = request;
     request->exchange = exchange;
     evtimer_add(&exchange->timer, &delay);
@@ -55,26 +57,36 @@ void exchange_leave(struct exchange *exchange)
 
 /* ---- The outcome ---- */
 
+/* " raspi", whom it is about, as the result says or else the arguments; "" for what is about nobody. */
+static void name_whom(const struct request *request, char out[NAME_SIZE])
+{
+    static const char *const keys[] = { "name", "session", "principal", "tenant", "pending", "fingerprint" };
+    const char *whom = json_string_value(json_object_get(request->result, "name"));
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && whom == NULL; i++)
+        whom = request_arg(request, keys[i]);
+    if (json_object_get(request->args, "batch") != NULL)
+        snprintf(out, NAME_SIZE, " %zu in a batch", request->nbatch);
+    else
+        snprintf(out, NAME_SIZE, "%s%.252s", whom != NULL ? " " : "", whom != NULL ? whom : "");
+}
+
 static void log_change(const struct request *request, const struct log_subject *subject)
 {
     const char *status = json_string_value(json_object_get(request->result, "status"));
-    const char *name = json_string_value(json_object_get(request->result, "name"));
-    log_write(LOG_LEVEL_INFO, subject, "control: %s: %s %s; closed %u sessions and %u bridges",
-              request->command->words, status != NULL ? status : "done", name != NULL ? name : "",
-              request->closed_sessions, request->closed_bridges);
+    char whom[NAME_SIZE];
+    name_whom(request, whom);
+    log_write(LOG_LEVEL_INFO, subject, "control: %s: %s%s; closed %u sessions and %u bridges",
+              request->command->words, status != NULL ? status : "done", whom, request->closed_sessions,
+              request->closed_bridges);
 }
 
 /* "add-device raspi" */
 static void record(const struct request *request)
 {
-    static const char *const keys[] = { "name", "session", "principal", "tenant" };
     const struct actor *actor = &request->actor;
-    const char *whom = NULL;
-    char object[2 * NAME_SIZE];
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && whom == NULL; i++)
-        whom = request_arg(request, keys[i]);
-    snprintf(object, sizeof(object), "%s%s%.253s", request->command->words, whom != NULL ? " " : "",
-             whom != NULL ? whom : "");
+    char object[NAME_SIZE + 64], whom[NAME_SIZE];
+    name_whom(request, whom);
+    snprintf(object, sizeof(object), "%s%s", request->command->words, whom);
     struct audit_event event = {
         .kind = EVENT_command,
         .reason = request->failure.reason,

@@ -72,6 +72,8 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_ENROLMENTS_BEHIND 64 /* likewise of keys that ask to be approved */
 #define LIMIT_SOURCES 65536        /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64
+#define LIMIT_BATCH 100000            /* lines of a batch, */
+#define LIMIT_BATCH_BYTES (32u << 20) /* and bytes of the requests that bring it */
 #define LIMIT_DESCRIPTOR_RESERVE 64   /* descriptors that sessions leave to everything else, */
 #define LIMIT_DESCRIPTORS_A_WORKER 10 /* and for each worker */
 

@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define VALUE_MAX 16384 /* bytes of one argument; the longest public key has 12,000 */
-
 static void copy_name(char name[24], const char *word, size_t len)
 {
     assert(len > 0 && len < 24);
@@ -65,7 +63,7 @@ static const struct usage_arg *find_option(const struct usage *usage, const char
 
 static json_t *join_words(int argc, char *const argv[])
 {
-    char text[VALUE_MAX + 1];
+    char text[USAGE_VALUE_MAX + 1];
     size_t used = 0;
     for (int i = 0; i < argc; i++) {
         int n = snprintf(text + used, sizeof(text) - used, "%s%s", i ? " " : "", argv[i]);
@@ -250,9 +248,9 @@ char *usage_to_line(const struct usage *usage, const char *words, const json_t *
 
 static int check_string(const char *name, const json_t *value, char *error, size_t size)
 {
-    if (!json_is_string(value) || json_string_length(value) > VALUE_MAX ||
+    if (!json_is_string(value) || json_string_length(value) > USAGE_VALUE_MAX ||
         strlen(json_string_value(value)) != json_string_length(value)) {
-        snprintf(error, size, "argument \"%s\" must be text of at most %d bytes", name, VALUE_MAX);
+        snprintf(error, size, "argument \"%s\" must be text of at most %d bytes", name, USAGE_VALUE_MAX);
         return -1;
     }
     return 0;
@@ -274,8 +272,9 @@ static int check_arg(const struct usage_arg *arg, const json_t *value, char *err
     }
     if (!(arg->option && arg->repeated))
         return check_string(arg->name, value, error, size);
-    if (!json_is_array(value) || json_array_size(value) > 256) {
-        snprintf(error, size, "argument \"%s\" must be an array of at most 256 texts", arg->name);
+    if (!json_is_array(value) || json_array_size(value) > USAGE_LIST_MAX) {
+        snprintf(error, size, "argument \"%s\" must be an array of at most %d texts", arg->name,
+                 USAGE_LIST_MAX);
         return -1;
     }
     size_t i;

@@ -16,6 +16,8 @@
  *   ( KEY... | --pending FINGERPRINT | --batch FILE... )  exactly one of them
  */
 #define USAGE_MAX 8
+#define USAGE_VALUE_MAX 16384 /* bytes of one argument; the longest public key has 12,000 */
+#define USAGE_LIST_MAX 256    /* texts of one that is an array */
 
 struct usage_arg {
     char name[24]; /* the JSON key: lower case, '-' kept */
