@@ -160,15 +160,11 @@ void request_changed(struct request *request, int64_t principal_id)
     request->principal_id = principal_id;
 }
 
-int request_batch_add(struct request *request, int64_t principal_id)
+int request_batch(struct request *request, size_t n)
 {
-    if ((request->nbatch & (request->nbatch - 1)) == 0) { /* it is full: grow to the next power of two */
-        size_t size = request->nbatch == 0 ? 1 : 2 * request->nbatch;
-        int64_t *batch = reallocarray(request->batch, size, sizeof(*batch));
-        if (batch == NULL)
-            return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
-        request->batch = batch;
-    }
-    request->batch[request->nbatch++] = principal_id;
+    request->batch = calloc(n + 1, sizeof(*request->batch));
+    request->nbatch = n;
+    if (request->batch == NULL)
+        return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
     return 0;
 }

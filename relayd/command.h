@@ -74,9 +74,9 @@ struct request {
 
     /* What a store step changed, for the live step. */
     bool changed;
-    int64_t principal_id;     /* whom it concerns; 0: the whole tenant */
-    int64_t *batch;           /* or several, in place of that; owned */
-    size_t nbatch, applied;   /* how many, and of how many the sessions know it already */
+    int64_t principal_id; /* whom it concerns; 0: the whole tenant */
+    int64_t *batch;       /* or in place of that, for each line of a batch, 0 if it changed nothing; owned */
+    size_t nbatch, applied;   /* how many lines, and up to which one the sessions have followed */
     bool new_name;            /* it has, or some have, a name that was not theirs */
     char old_name[NAME_SIZE]; /* the one that it had; "" if none */
     char endpoint[NAME_SIZE]; /* a name whose owner changed; "" if none */
@@ -142,7 +142,7 @@ void request_result(struct request *request, json_t *result);
 int request_done(struct request *request, const char *status, const char *name);
 void request_changed(struct request *request, int64_t principal_id);
 
-/* One more of a batch has changed. -1 with failure set. */
-int request_batch_add(struct request *request, int64_t principal_id);
+/* Makes room for a batch of n lines. -1 with failure set. */
+int request_batch(struct request *request, size_t n);
 
 #endif

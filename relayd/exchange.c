@@ -65,7 +65,8 @@ static void name_whom(const struct request *request, char out[NAME_SIZE])
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && whom == NULL; i++)
         whom = request_arg(request, keys[i]);
     if (json_object_get(request->args, "batch") != NULL)
-        snprintf(out, NAME_SIZE, " %zu in a batch", request->nbatch);
+        snprintf(out, NAME_SIZE, " a batch of %zu lines",
+                 json_array_size(json_object_get(request->args, "batch")));
     else
         snprintf(out, NAME_SIZE, "%s%.252s", whom != NULL ? " " : "", whom != NULL ? whom : "");
 }

@@ -1,5 +1,6 @@
 #include "relayd/keeper.h"
 
+#include "relayd/audit.h"
 #include "relayd/hash.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -315,10 +316,20 @@ int keeper_enrol(struct enrolment *enrolment)
 static void tell_enrolment(const struct enrolment *enrolment)
 {
     struct log_subject subject = { .tenant = enrolment->tenant };
+    struct audit_event event = { .kind = EVENT_enrol,
+                                 .reason = enrolment->outcome == ENROL_FULL ? REASON_too_many_pending
+                                                                            : REASON_none,
+                                 .tenant_id = enrolment->tenant_id,
+                                 .tenant = enrolment->tenant,
+                                 .address = enrolment->address,
+                                 .object = enrolment->fingerprint };
+    if (enrolment->outcome != ENROL_KEPT && enrolment->outcome != ENROL_FULL)
+        return;
+    audit(&event);
     if (enrolment->outcome == ENROL_KEPT)
         log_write(LOG_LEVEL_INFO, &subject, "key %s from %s waits to be approved", enrolment->fingerprint,
                   enrolment->address);
-    else if (enrolment->outcome == ENROL_FULL)
+    else
         log_write(LOG_LEVEL_WARN, &subject, "key %s from %s is not kept: %s", enrolment->fingerprint,
                   enrolment->address, reason_sentence(REASON_too_many_pending));
 }

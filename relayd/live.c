@@ -141,8 +141,8 @@ static int apply_principals(struct loop *loop, struct request *request, struct t
     size_t n = request->nbatch > 0 ? request->nbatch : 1;
     if (request->old_name[0] != '\0')
         keeper_forget_history(tenant->id, request->principal_id, request->old_name);
-    for (unsigned i = 0; i < BATCH_PASS && request->applied < n; i++)
-        if (apply_principal(loop, request, tenant, ids[request->applied++]) != 0)
+    for (unsigned i = 0; i < BATCH_PASS && request->applied < n; i++, request->applied++)
+        if (ids[request->applied] != 0 && apply_principal(loop, request, tenant, ids[request->applied]) != 0)
             return -1;
     if (request->applied < n)
         return 1;

@@ -347,7 +347,7 @@ static void add_defaults(json_t *args, const json_t *options)
 }
 
 static int add_line(struct store *store, struct request *request, enum entry_kind kind, const char *line,
-                    size_t counts[])
+                    int64_t *changed, size_t counts[])
 {
     struct addition add;
     json_t *args = line_args(request, line);
@@ -357,20 +357,21 @@ static int add_line(struct store *store, struct request *request, enum entry_kin
     int rc = read_addition(store, request, args, kind, &add);
     if (rc == 0)
         rc = add_either(store, request, &add);
+    if (rc == 0)
+        counts[add.outcome]++;
     if (rc == 0 && add.outcome != UNCHANGED)
-        rc = request_batch_add(request, add.id);
-    counts[add.outcome] += rc == 0;
+        *changed = add.id;
     addition_clear(&add);
     json_decref(args);
     return rc;
 }
 
-/* "line 7: ..." */
+/* "line 7: ..."; line: from 0 on. */
 static int at_line(struct request *request, size_t line)
 {
     char text[sizeof(request->failure.text)];
     memcpy(text, request->failure.text, sizeof(text));
-    return fail(&request->failure, request->failure.reason, "line %zu: %s", line, text);
+    return fail(&request->failure, request->failure.reason, "line %zu: %s", line + 1, text);
 }
 
 /* The same as entry_check_name() of all devices with an id above last: one by one that would take a look at
@@ -380,32 +381,49 @@ static int check_names(struct store *store, struct request *request, int64_t las
     char name[NAME_SIZE], other[NAME_SIZE];
     struct query *query = store_query(store, SQL_batch_in_the_way, "ii", request->tenant_id, last);
     int rc = query_next(query);
+    int64_t id = rc > 0 ? query_int(query, 0) : 0;
     if (rc > 0) {
-        snprintf(name, sizeof(name), "%s", query_text(query, 0));
-        snprintf(other, sizeof(other), "%s", query_text(query, 1));
+        snprintf(name, sizeof(name), "%s", query_text(query, 1));
+        snprintf(other, sizeof(other), "%s", query_text(query, 2));
     }
     query_end(query);
     if (rc <= 0)
         return rc == 0 ? 0 : entry_failed(store, request);
-    return entry_name_taken(request, name, other);
+    size_t line = 0;
+    while (request->batch[line] != id)
+        line++;
+    entry_name_taken(request, name, other);
+    return at_line(request, line);
+}
+
+static int add_lines(struct store *store, struct request *request, enum entry_kind kind, const json_t *lines,
+                     size_t counts[])
+{
+    size_t i;
+    json_t *line;
+    json_array_foreach(lines, i, line) {
+        const char *text = json_string_value(line) + strspn(json_string_value(line), " \t\r");
+        if (*text == '\0' || *text == '#')
+            continue;
+        if (add_line(store, request, kind, text, &request->batch[i], counts) != 0)
+            return at_line(request, i);
+    }
+    return 0;
 }
 
 static int add_batch(struct store *store, struct request *request, enum entry_kind kind, const json_t *lines)
 {
-    size_t i, counts[] = { 0, 0, 0 };
-    json_t *line;
+    size_t counts[] = { 0, 0, 0 };
     int64_t last = store_value(store, SQL_last_principal, "");
     if (last < 0)
         return entry_failed(store, request);
-    json_array_foreach(lines, i, line) {
-        const char *text = json_string_value(line) + strspn(json_string_value(line), " \t\r");
-        if (*text != '\0' && *text != '#' && add_line(store, request, kind, text, counts) != 0)
-            return at_line(request, i + 1);
-    }
-    if (kind == ENTRY_DEVICE && check_names(store, request, last) != 0)
+    if (request_batch(request, json_array_size(lines)) != 0 ||
+        add_lines(store, request, kind, lines, counts) != 0)
         return -1;
     request->changed = counts[ADDED] + counts[UPDATED] > 0;
     request->new_name = kind == ENTRY_DEVICE && counts[ADDED] > 0;
+    if (request->new_name && check_names(store, request, last) != 0)
+        return -1;
     request_result(request,
                    json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "status",
                              request->changed ? "added" : "unchanged", "tenant", request->tenant, "kind",
