@@ -2,6 +2,7 @@
 
 #include "relayd/enrol.h"
 #include "relayd/entry.h"
+#include "relayd/limits.h"
 #include "relayd/policy.h"
 #include "relayd/pubkey.h"
 
@@ -278,6 +279,8 @@ static int add_new(struct store *store, struct request *request, struct addition
                          "there is a %s called %s with another key: give this one another --name, or add the "
                          "key to it with relayctl add-key %s",
                          entry_kinds[entry.kind], add->name, add->name);
+    if (entry_check_room(store, request, SQL_count_principals, request->tenant_id, LIMIT_REGISTERED) != 0)
+        return -1;
     if (store_run(store, SQL_add_principal, "itti", request->tenant_id, entry_kinds[add->kind], add->name,
                   add->expires) < 0)
         return entry_failed(store, request);
@@ -475,6 +478,8 @@ int registry_add_key(struct store *store, struct request *request)
     if (rc > 0 && owner.id != entry.id)
         rc = key_in_use(request, &owner, owner_name);
     const char *status = rc > 0 ? "unchanged" : "added";
+    if (rc == 0)
+        rc = entry_check_room(store, request, SQL_count_keys, entry.id, LIMIT_KEYS);
     if (rc == 0) {
         rc = add_key(store, request, entry.id, &key);
         request_changed(request, entry.id);
