@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ANSWER_TIMEOUT_S 30
@@ -124,4 +125,15 @@ json_t *ctl_exchange(const char *path, const char *cmd, const char *tenant, json
                 errno != 0 ? strerror(errno) : "");
     close(fd);
     return answer;
+}
+
+void ctl_wait(const char *path)
+{
+    int fd = -1;
+    do {
+        if (nanosleep(&(struct timespec){ .tv_sec = 1 }, NULL) != 0)
+            return;
+        fd = open_socket(path);
+    } while (fd < 0);
+    close(fd);
 }

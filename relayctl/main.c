@@ -1,5 +1,6 @@
 #include "relayctl/batch.h"
 #include "relayctl/ctl.h"
+#include "relayctl/events.h"
 #include "relayctl/key.h"
 #include "relayctl/print.h"
 #include "relayctl/via.h"
@@ -32,6 +33,7 @@ struct options {
     const char *via;    /* NULL: over the socket */
     const char *ssh;
     int json;
+    int follow;
 };
 
 /* Those that may be run there; which of them the key may run, relayd knows. */
@@ -43,7 +45,8 @@ static int is_known(const struct options *options, const struct command *command
 static void print_usage(const struct options *options, FILE *out)
 {
     fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n"
-          "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n\n"
+          "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n"
+          "       relayctl [...] events [--follow] [ARGUMENTS]\n\n"
           "relayctl administers a running relayd, with --via over SSH, for the administrators of a tenant\n"
           "(relayctl --via DEST --help lists what there is for them). KEY is a public key, the name of a "
           ".pub file, or -\n"
@@ -72,6 +75,10 @@ static int take_option(struct options *options, int argc, char *argv[], int i)
             value = known[n].value;
     if (strcmp(argv[i], "--json") == 0) {
         options->json = 1;
+        return 1;
+    }
+    if (strcmp(argv[i], "--follow") == 0) {
+        options->follow = 1;
         return 1;
     }
     if (value == NULL)
@@ -183,21 +190,65 @@ static int fits(const struct options *options, const json_t *args)
     return 0;
 }
 
-static json_t *exchange(const struct options *options, const struct command *command, json_t *args)
+static json_t *exchange_via(const struct options *options, const struct command *command, json_t *args)
 {
-    if (options->via == NULL)
-        return ctl_exchange(options->socket, command->words,
-                            options->tenant != NULL ? options->tenant : "default", args);
     struct usage usage;
     char words[64];
-    snprintf(words, sizeof(words), "%s --json",
-             command->words); /* ssh would take a leading option for its own */
+    /* ssh would take a leading option for its own */
+    snprintf(words, sizeof(words), "%s --json", command->words);
     usage_parse(command->arguments, &usage);
     char *line = usage_to_line(&usage, words, args);
     json_t *answer = line != NULL ? via_exchange(options->ssh, options->via, line) : NULL;
     free(line);
     return answer;
 }
+
+/* Events are of all tenants, if none is named, nor anybody in one. */
+static const char *tenant_for(const struct options *options, const struct command *command,
+                              const json_t *args)
+{
+    int all = strcmp(command->words, "events") == 0 && json_object_get(args, "principal") == NULL;
+    return options->tenant != NULL ? options->tenant : all ? "*" : "default";
+}
+
+static json_t *exchange(const struct options *options, const struct command *command, json_t *args)
+{
+    return options->via != NULL
+               ? exchange_via(options, command, args)
+               : ctl_exchange(options->socket, command->words, tenant_for(options, command, args), args);
+}
+
+/* ---- events ---- */
+
+struct conversation {
+    const struct options *options;
+    const struct command *command;
+};
+
+static json_t *ask(const void *context, json_t *args)
+{
+    const struct conversation *conversation = context;
+    return exchange(conversation->options, conversation->command, args);
+}
+
+static void wait_for_relayd(const void *context)
+{
+    const struct conversation *conversation = context;
+    fprintf(stderr, "relayctl: waiting for relayd\n");
+    if (conversation->options->via == NULL)
+        ctl_wait(conversation->options->socket);
+    else
+        via_wait();
+}
+
+static int run_events(const struct options *options, const struct command *command, json_t *args)
+{
+    struct conversation conversation = { options, command };
+    struct events_source source = { ask, wait_for_relayd, &conversation };
+    return events_run(&source, args, options->json, options->follow);
+}
+
+/* ---- All others ---- */
 
 static int run(const struct options *options, const struct command *command, json_t *args)
 {
@@ -254,10 +305,17 @@ int main(int argc, char *argv[])
         complain_about_words(&options, words, argv + 1);
         return CTL_USAGE;
     }
+    int is_events = strcmp(command->words, "events") == 0;
+    if (options.follow && !is_events) {
+        fprintf(stderr, "relayctl: there is no use for --follow in %s\n", command->words);
+        return CTL_USAGE;
+    }
     json_t *args = make_args(command, words - used, argv + 1 + used);
     if (args == NULL)
         return CTL_USAGE;
-    int status = fits(&options, args) ? run(&options, command, args) : CTL_USAGE;
+    int status = CTL_USAGE;
+    if (fits(&options, args))
+        status = (is_events ? run_events : run)(&options, command, args);
     json_decref(args);
     return status;
 }

@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SSH_FAILED 255 /* its own exit status, when it could not connect */
+#define RETRY_S 5
 
 extern char **environ;
 
@@ -120,4 +122,9 @@ json_t *via_exchange(const char *ssh, const char *dest, const char *line)
     free(argv);
     free(copy);
     return answer;
+}
+
+void via_wait(void)
+{
+    nanosleep(&(struct timespec){ .tv_sec = RETRY_S }, NULL);
 }

@@ -252,6 +252,24 @@ static struct session *dispensable(const struct principal *principal)
     return oldest;
 }
 
+/* Two hosts with one key throw each other out. */
+static void count_swap(struct session *session, const struct session *other, const struct identity *identity)
+{
+    struct principal *principal = other->principal;
+    time_t now = time(NULL);
+    if (now - principal->swapped_at > LIMIT_SWAPS_S)
+        principal->swaps = 0;
+    principal->swapped_at = now;
+    if (++principal->swaps % LIMIT_SWAPS != 0)
+        return;
+    struct audit_event event = { .kind = EVENT_duplicate_publisher, .peer = other->address };
+    identify(&event, identity);
+    session_log_event(session, LOG_LEVEL_WARN, &event,
+                      "%s throws its sessions out again and again: do two hosts have one key?",
+                      principal->name);
+    session_event(session, &event);
+}
+
 /* Makes room for one more session. False if there is none to be had. */
 static bool make_room(struct session *session, struct principal *principal, const struct identity *identity)
 {
@@ -263,6 +281,7 @@ static bool make_room(struct session *session, struct principal *principal, cons
     bool swaps = principal->kind == PRINCIPAL_DEVICE && full->limits.value[LIMIT_sessions] > 0;
     struct session *other = swaps ? dispensable(principal) : NULL;
     if (other != NULL) {
+        count_swap(session, other, identity);
         session_close(other, REASON_superseded, NULL);
         return true;
     }
@@ -322,9 +341,9 @@ void auth_arrive(struct session *session)
         return;
     }
     session_event(session, &event);
-    session_log(session, LOG_LEVEL_INFO, "logged in as %s from %s port %u, key %s",
-                principal_kind_name(session->principal), session->address, session->port,
-                session->fingerprint);
+    session_log_event(session, LOG_LEVEL_INFO, &event, "logged in as %s from %s port %u, key %s",
+                      principal_kind_name(session->principal), session->address, session->port,
+                      session->fingerprint);
     keeper_saw_login(session->principal->id, session->key_id, session->address);
     gate_login(&session->source);
 }

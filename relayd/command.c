@@ -1,7 +1,10 @@
 #include "relayd/command.h"
 
+#include "relayd/audit.h"
 #include "relayd/config.h"
 #include "relayd/live.h"
+#include "relayd/log.h"
+#include "relayd/pubkey.h"
 #include "relayd/registry.h"
 #include "relayd/reload.h"
 #include "relayd/self.h"
@@ -42,6 +45,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_list_sessions] = { SCOPE_TENANT, false, registry_find_tenant, live_list_sessions, NULL },
     [COMMAND_list_bridges] = { SCOPE_TENANT, false, registry_find_tenant, live_list_bridges, NULL },
     [COMMAND_show] = { SCOPE_TENANT, false, registry_show, live_show, NULL },
+    [COMMAND_events] = { SCOPE_ANY, false, registry_events, NULL, NULL },
     [COMMAND_status] = { SCOPE_ALL, false, registry_status, live_status, NULL },
     [COMMAND_disconnect] = { SCOPE_TENANT, false, registry_find_tenant, live_disconnect, NULL },
     [COMMAND_reload] = { SCOPE_ALL, false, reload_read, reload_apply, NULL },
@@ -167,4 +171,102 @@ int request_batch(struct request *request, size_t n)
     if (request->batch == NULL)
         return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
     return 0;
+}
+
+/* ---- For the log and the audit trail ---- */
+
+#define WORD_MAX 200
+
+static bool is_simple(const char *word)
+{
+    static const char simple[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:,*/@+=_-";
+    return *word != '\0' && word[strspn(word, simple)] == '\0';
+}
+
+/* Appends one word, and a blank before it. */
+static void add_word(char text[COMMAND_TEXT_SIZE], const char *word)
+{
+    size_t used = strlen(text), left = COMMAND_TEXT_SIZE - used;
+    if (left < 8)
+        return;
+    text[used] = ' ';
+    if (is_simple(word))
+        snprintf(text + used + 1, left - 1, "%s", word);
+    else
+        log_quote(word, text + used + 1, left - 1);
+}
+
+static void add_value(char text[COMMAND_TEXT_SIZE], const char *name, const char *value)
+{
+    struct pubkey key = { 0 };
+    struct failure failure;
+    if (strcmp(name, "key") == 0)
+        add_word(text, pubkey_parse(value, &key, &failure) == 0 ? key.fingerprint : "KEY");
+    else
+        add_word(text, strlen(value) <= WORD_MAX ? value : "...");
+    pubkey_clear(&key);
+}
+
+static void add_argument(char text[COMMAND_TEXT_SIZE], const struct usage_arg *arg, const json_t *value)
+{
+    char option[sizeof(arg->name) + 2], lines[40];
+    if (json_is_false(value))
+        return;
+    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    snprintf(option, sizeof(option), "--%s", arg->name);
+    if (strcmp(arg->name, "batch") == 0) {
+        snprintf(lines, sizeof(lines), "%zu lines", n);
+        add_word(text, option);
+        add_word(text, lines);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (arg->option)
+            add_word(text, option);
+        if (!arg->flag)
+            add_value(text, arg->name,
+                      json_string_value(json_is_array(value) ? json_array_get(value, i) : value));
+    }
+}
+
+void command_describe(const struct request *request, char text[COMMAND_TEXT_SIZE])
+{
+    struct usage usage;
+    usage_parse(request->command->arguments, &usage);
+    snprintf(text, COMMAND_TEXT_SIZE, "%s", request->command->words);
+    for (size_t i = 0; i < usage.n; i++) {
+        const json_t *value = json_object_get(request->args, usage.arg[i].name);
+        if (value != NULL)
+            add_argument(text, &usage.arg[i], value);
+    }
+}
+
+static const char *result_text(const struct request *request, const char *key)
+{
+    const char *text = json_string_value(json_object_get(request->result, key));
+    return text != NULL ? text : "";
+}
+
+bool command_had_effect(const struct request *request)
+{
+    return request->failure.reason == REASON_none && strcmp(result_text(request, "status"), "unchanged") != 0;
+}
+
+void command_record(const struct request *request)
+{
+    char text[COMMAND_TEXT_SIZE];
+    bool of_tenant = request->tenant_id > 0;
+    if (request->failure.reason == REASON_none && !command_had_effect(request))
+        return;
+    command_describe(request, text);
+    struct audit_event event = { .kind = EVENT_command,
+                                 .reason = request->failure.reason,
+                                 .tenant_id = of_tenant ? request->tenant_id : AUDIT_RELAY,
+                                 .tenant = of_tenant ? request->tenant : "",
+                                 .principal_id = request->actor.principal_id,
+                                 .principal = request->actor.principal,
+                                 .address = request->actor.address,
+                                 .object = text,
+                                 .peer = result_text(request, "name") };
+    audit(&event);
 }

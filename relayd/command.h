@@ -37,7 +37,10 @@ enum command_role {
     ROLE_CLIENT = 8,
 };
 
-enum command_scope { SCOPE_TENANT, SCOPE_ALL };
+/* SCOPE_ANY: one tenant, or with COMMAND_ALL_TENANTS as its name all of them. */
+enum command_scope { SCOPE_TENANT, SCOPE_ALL, SCOPE_ANY };
+
+#define COMMAND_ALL_TENANTS "*"
 
 /* How far a request has come, for who waits for it. It only moves forward. */
 enum request_progress {
@@ -66,7 +69,7 @@ struct request {
     const struct command *command;
     struct actor actor;
     char tenant[NAME_SIZE];
-    int64_t tenant_id; /* filled in by the keeper for SCOPE_TENANT */
+    int64_t tenant_id; /* filled in by the keeper; 0: of none, or of all */
     json_t *args;      /* owned */
     json_t *result;    /* owned */
     struct failure failure;
@@ -126,6 +129,17 @@ const struct command *command_at(unsigned i);
  * may overrule. NULL when out of memory. */
 struct request *request_new(const struct command *command, unsigned roles, const char *tenant, json_t *args);
 void request_free(struct request *request);
+
+/* The command as it might have been typed: keys as their fingerprints, what is long left out, and nothing
+ * that could pass for more than it is. */
+#define COMMAND_TEXT_SIZE 400
+void command_describe(const struct request *request, char text[COMMAND_TEXT_SIZE]);
+
+/* Whether its store step has changed anything. */
+bool command_had_effect(const struct request *request);
+
+/* Puts it in the audit trail, unless it has changed nothing. Any thread. */
+void command_record(const struct request *request);
 
 /* An argument as text, NULL if it was not given. Borrowed. */
 const char *request_arg(const struct request *request, const char *name);

@@ -1,5 +1,6 @@
 #include "relayd/connect.h"
 
+#include "relayd/metrics.h"
 #include "relayd/publish.h"
 
 #include <stdatomic.h>
@@ -151,7 +152,11 @@ static void record_end(const struct connect *connect, enum reason reason)
 {
     char endpoint[NAME_SIZE + 8];
     uint64_t up = connect->bridge.end[BRIDGE_CLIENT].bytes, down = connect->bridge.end[BRIDGE_DEVICE].bytes;
-    struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
+    struct log_subject subject = { .tenant = connect->tenant->name,
+                                   .principal = connect->client_name,
+                                   .address = connect->address,
+                                   .event = event_code(EVENT_bridge_closed),
+                                   .reason = reason != REASON_none ? reason_code(reason) : NULL };
     log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s, %llu bytes back",
               (unsigned long long)connect->id, (unsigned long long)up, endpoint_text(connect, endpoint),
               (unsigned long long)down);
@@ -399,10 +404,10 @@ static void record_begin(struct connect *connect)
 {
     char endpoint[NAME_SIZE + 8];
     connect->bridged = now_ms();
-    session_log(connect->client, LOG_LEVEL_INFO, "bridge %llu opened to %s (device session %llu)",
-                (unsigned long long)connect->id, endpoint_text(connect, endpoint),
-                (unsigned long long)connect->device->id);
     struct audit_event event = { .kind = EVENT_connect, .object = endpoint, .peer = connect->device_name };
+    session_log_event(connect->client, LOG_LEVEL_INFO, &event,
+                      "bridge %llu opened to %s (device session %llu)", (unsigned long long)connect->id,
+                      endpoint_text(connect, endpoint), (unsigned long long)connect->device->id);
     session_event(connect->client, &event);
 }
 
@@ -440,13 +445,22 @@ static void forget_device(struct connect *connect)
     charge_forget_device(&connect->charge);
 }
 
+static void demote(struct publication *publication)
+{
+    struct endpoint *endpoint = publication->endpoint;
+    bool served = endpoint->publications == publication;
+    directory_demote(publication);
+    if (served && endpoint->publications != publication)
+        publish_record_standby(endpoint->publications);
+}
+
 /* The device did not answer: the standbys of what was asked for serve from now on, and its channel stays
  * behind to be closed if the answer ever comes. */
 static void time_out(struct connect *connect)
 {
     struct publication *publication = publish_find(connect->device, connect->name, connect->port);
     if (publication != NULL)
-        directory_demote(publication);
+        demote(publication);
     if (!may_wait(connect)) {
         give_up(connect, REASON_open_timeout, NULL);
         return;
@@ -505,6 +519,7 @@ static bool write_some(struct connect *connect, enum bridge_side side, size_t al
     size_t n = chan_write(channel, front.iov_base, front.iov_len < allowed ? front.iov_len : allowed);
     bridge_wrote(&connect->bridge, side, n);
     charge_written(&connect->charge, side, n, channel->session->loop->now);
+    metrics_add(side == BRIDGE_DEVICE ? METRIC_bytes_up : METRIC_bytes_down, n);
     *budget -= n < *budget ? n : *budget;
     return n > 0;
 }

@@ -1,6 +1,6 @@
 #include "relayd/exchange.h"
 
-#include "relayd/audit.h"
+#include "relayd/event.h"
 #include "relayd/keeper.h"
 #include "relayd/log.h"
 
@@ -57,48 +57,15 @@ void exchange_leave(struct exchange *exchange)
 
 /* ---- The outcome ---- */
 
-/* " raspi", whom it is about, as the result says or else the arguments; "" for what is about nobody. */
-static void name_whom(const struct request *request, char out[NAME_SIZE])
-{
-    static const char *const keys[] = { "name", "session", "principal", "tenant", "pending", "fingerprint" };
-    const char *whom = json_string_value(json_object_get(request->result, "name"));
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && whom == NULL; i++)
-        whom = request_arg(request, keys[i]);
-    if (json_object_get(request->args, "batch") != NULL)
-        snprintf(out, NAME_SIZE, " a batch of %zu lines",
-                 json_array_size(json_object_get(request->args, "batch")));
-    else
-        snprintf(out, NAME_SIZE, "%s%.252s", whom != NULL ? " " : "", whom != NULL ? whom : "");
-}
-
 static void log_change(const struct request *request, const struct log_subject *subject)
 {
     const char *status = json_string_value(json_object_get(request->result, "status"));
-    char whom[NAME_SIZE];
-    name_whom(request, whom);
-    log_write(LOG_LEVEL_INFO, subject, "control: %s: %s%s; closed %u sessions and %u bridges",
-              request->command->words, status != NULL ? status : "done", whom, request->closed_sessions,
+    const char *name = json_string_value(json_object_get(request->result, "name"));
+    char text[COMMAND_TEXT_SIZE];
+    command_describe(request, text);
+    log_write(LOG_LEVEL_INFO, subject, "control: %s: %s %s; closed %u sessions and %u bridges", text,
+              status != NULL ? status : "done", name != NULL ? name : "", request->closed_sessions,
               request->closed_bridges);
-}
-
-/* "add-device raspi" */
-static void record(const struct request *request)
-{
-    const struct actor *actor = &request->actor;
-    char object[NAME_SIZE + 64], whom[NAME_SIZE];
-    name_whom(request, whom);
-    snprintf(object, sizeof(object), "%s%s", request->command->words, whom);
-    struct audit_event event = {
-        .kind = EVENT_command,
-        .reason = request->failure.reason,
-        .tenant_id = request->tenant_id,
-        .principal_id = actor->principal_id,
-        .tenant = request->tenant,
-        .principal = actor->principal,
-        .address = actor->address,
-        .object = object,
-    };
-    audit(&event);
 }
 
 /* Also if nobody waits for it any more: what was done is done. */
@@ -109,14 +76,16 @@ static void log_outcome(const struct request *request)
         .tenant = request->tenant,
         .principal = actor->session != 0 ? actor->principal : NULL,
         .session = actor->session,
+        .address = actor->address,
+        .event = event_code(EVENT_command),
     };
-    if (request->failure.reason != REASON_none)
+    if (request->failure.reason != REASON_none) {
+        subject.reason = reason_code(request->failure.reason);
         log_write(LOG_LEVEL_INFO, &subject, "control: %s refused: %s: %s", request->command->words,
                   reason_code(request->failure.reason), request->failure.text);
-    else if (request->changed)
+    } else if (request->command->steps->changes && command_had_effect(request)) {
         log_change(request, &subject);
-    if (request->changed || (request->failure.reason != REASON_none && request->command->steps->changes))
-        record(request);
+    }
 }
 
 void exchange_end(struct request *request)

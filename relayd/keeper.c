@@ -5,6 +5,7 @@
 #include "relayd/limits.h"
 #include "relayd/log.h"
 #include "relayd/store.h"
+#include "relayd/trail.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -373,11 +374,17 @@ void keeper_request(struct request *request)
     mailbox_post_always(keeper.mailbox, &request->mail);
 }
 
+size_t keeper_waiting(void)
+{
+    return mailbox_waiting(keeper.mailbox);
+}
+
 /* Over SSH: the tenant is the session's, by its id, and it must still be what it was when the command was
  * authorised. Whoever was removed or demoted by an earlier change does nothing any more. */
 static int check_actor(struct request *request)
 {
     const struct actor *actor = &request->actor;
+    request->tenant_id = actor->tenant_id;
     bool as_admin = (request->command->roles & actor->roles & ~(unsigned)ROLE_TENANT) == 0;
     int64_t may = store_value(keeper.store, SQL_actor_may, "iiii", actor->tenant_id, actor->principal_id,
                               actor->key_id, (int64_t)as_admin);
@@ -385,7 +392,6 @@ static int check_actor(struct request *request)
         return store_failed(keeper.store, REASON_registry_unavailable, &request->failure);
     if (may == 0)
         return fail(&request->failure, REASON_revoked, "%s", reason_sentence(REASON_revoked));
-    request->tenant_id = actor->tenant_id;
     return 0;
 }
 
@@ -393,7 +399,8 @@ static int find_tenant(struct request *request)
 {
     if (request->actor.session != 0)
         return check_actor(request);
-    if (request->command->steps->scope != SCOPE_TENANT)
+    enum command_scope scope = request->command->steps->scope;
+    if (scope == SCOPE_ALL || (scope == SCOPE_ANY && strcmp(request->tenant, COMMAND_ALL_TENANTS) == 0))
         return 0;
     request->tenant_id = store_value(keeper.store, SQL_find_tenant, "t", request->tenant);
     if (request->tenant_id < 0)
@@ -433,6 +440,8 @@ static void serve_request(struct request *request)
     } else {
         atomic_store(&request->progress, REQUEST_STORED);
     }
+    if (steps->changes)
+        command_record(request);
     keeper.route(request);
 }
 
@@ -478,16 +487,21 @@ static bool serve_mail(struct mail *mail)
 }
 
 /* Takes all that is there before it writes: what a device that publishes and cancels without end has
- * posted meanwhile costs one row, and one wait for the disk. */
+ * posted meanwhile costs one row, and one wait for the disk. Events come last. */
 static void *run(void *arg)
 {
-    struct pollfd pollfd = { .fd = mailbox_fd(keeper.mailbox), .events = POLLIN };
+    struct pollfd pollfds[2] = { { .fd = mailbox_fd(keeper.mailbox), .events = POLLIN },
+                                 { .events = POLLIN } };
     (void)arg;
     do {
+        trail_serve(keeper.store);
+        int delay = trail_delay();
         bool waits = keeper.unwritten != NULL || !store_healthy();
-        poll(&pollfd, 1, waits ? RETRY_MS : -1);
+        pollfds[1].fd = trail_waits() ? -1 : audit_fd();
+        poll(pollfds, 2, waits && delay > RETRY_MS ? RETRY_MS : delay);
     } while (serve_mail(mailbox_take(keeper.mailbox, SIZE_MAX)));
     flush_for_good();
+    trail_end(keeper.store);
     return NULL;
 }
 

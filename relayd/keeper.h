@@ -20,6 +20,9 @@ void keeper_stop(void);
 /* Takes the request over. Any thread. */
 void keeper_request(struct request *request);
 
+/* How much waits for it. Any thread. */
+size_t keeper_waiting(void);
+
 /* A device or client that is here, or was until now; written behind, and dropped when too much waits. The
  * text is copied. Any thread. */
 void keeper_saw_login(int64_t principal_id, int64_t key_id, const char *address);

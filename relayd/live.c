@@ -3,6 +3,7 @@
 #include "relayd/connect.h"
 #include "relayd/gate.h"
 #include "relayd/keeper.h"
+#include "relayd/metrics.h"
 #include "relayd/publish.h"
 #include "relayd/self.h"
 #include "relayd/serve.h"
@@ -239,7 +240,7 @@ static bool is_digits(const char *text)
     return *text != '\0' && text[strspn(text, "0123456789")] == '\0';
 }
 
-int live_disconnect(struct loop *loop, struct request *request)
+static int disconnect(struct loop *loop, struct request *request)
 {
     struct tenant *tenant = tenant_of(loop, request);
     struct session *session;
@@ -265,6 +266,13 @@ int live_disconnect(struct loop *loop, struct request *request)
     request->result = json_pack("{s:s, s:{s:i, s:i}}", "status", "disconnected", "closed", "sessions",
                                 (int)request->closed_sessions, "bridges", (int)request->closed_bridges);
     return 0;
+}
+
+int live_disconnect(struct loop *loop, struct request *request)
+{
+    int rc = disconnect(loop, request);
+    command_record(request);
+    return rc;
 }
 
 /* ---- Lists ---- */
@@ -552,6 +560,35 @@ static json_t *memory_object(void)
     return json_pack("{s:I}", "heap_used", (json_int_t)(info.uordblks + info.hblkhd));
 }
 
+static json_t *counters_object(void)
+{
+    json_t *counters = json_object();
+    for (enum metric metric = 0; metric < METRIC_COUNT; metric++)
+        json_object_set_new(counters, metric_name(metric), json_integer((json_int_t)metrics_value(metric)));
+    return counters;
+}
+
+/* What has come since the start; what was done has the reason "ok". */
+static json_t *event_rows(void)
+{
+    json_t *rows = json_array();
+    for (enum event_kind kind = 0; kind < EVENT_COUNT; kind++)
+        for (enum reason reason = 0; reason < REASON_COUNT; reason++) {
+            json_int_t count = (json_int_t)metrics_events(kind, reason);
+            if (count > 0)
+                json_array_append_new(rows, json_pack("{s:s, s:s, s:I}", "event", event_code(kind), "reason",
+                                                      reason == REASON_none ? "ok" : reason_code(reason),
+                                                      "count", count));
+        }
+    return rows;
+}
+
+static json_t *queues_object(void)
+{
+    return json_pack("{s:I, s:I, s:I}", "keeper", (json_int_t)keeper_waiting(), "events",
+                     (json_int_t)audit_waiting(), "log_bytes", (json_int_t)log_waiting());
+}
+
 int live_status(struct loop *loop, struct request *request)
 {
     const struct tenant *tenant, *next;
@@ -566,6 +603,9 @@ int live_status(struct loop *loop, struct request *request)
                                                  "connections_refused", (json_int_t)refused));
         json_object_update(status, request->result);
         json_object_set_new(status, "memory", memory_object());
+        json_object_set_new(status, "queues", queues_object());
+        json_object_set_new(status, "counters", counters_object());
+        json_object_set_new(status, "events", event_rows());
         json_decref(request->result);
         request->result = status;
     }
@@ -578,6 +618,7 @@ int live_status(struct loop *loop, struct request *request)
     }
     add_to(request->result, "endpoints", endpoints);
     add_to(request->result, "bridges", bridges);
+    add_to(json_object_get(request->result, "queues"), "workers", (json_int_t)mailbox_waiting(loop->mailbox));
     return 0;
 }
 

@@ -39,6 +39,9 @@ int mailbox_post(struct mailbox *mailbox, struct mail *mail) __attribute__((warn
 /* For mail whose number is bounded elsewhere (sessions, requests): never refused. */
 void mailbox_post_always(struct mailbox *mailbox, struct mail *mail);
 
+/* How many wait in it. Any thread. */
+size_t mailbox_waiting(struct mailbox *mailbox);
+
 /* Takes up to max mails, oldest first; NULL if there is none. The descriptor stays readable if
  * more wait. */
 struct mail *mailbox_take(struct mailbox *mailbox, size_t max);

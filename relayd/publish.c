@@ -95,6 +95,14 @@ static void charge_since(const struct session *session, unsigned before)
     accounts_charge(&accounts, LIMIT_endpoints, now - before);
 }
 
+static void record(struct session *session, enum event_kind kind, const char *verb,
+                   const struct publication *publication)
+{
+    struct audit_event event = { .kind = kind, .object = publication->endpoint->key };
+    session_log_event(session, LOG_LEVEL_INFO, &event, "%s %s", verb, publication->endpoint->key);
+    session_event(session, &event);
+}
+
 /* The decision stands at once; its row is written behind. What is refused leaves neither. */
 static enum reason publish(struct session *session, const char *requested, uint16_t *port,
                            char detail[ACCOUNT_TEXT_SIZE])
@@ -125,10 +133,10 @@ static enum reason publish(struct session *session, const char *requested, uint1
     DL_APPEND2(session->publications, publication, of_prev, of_next);
     session->npublications++;
     charge_since(session, before);
+    if (publication->next != NULL && publication->next->session->state == SESSION_UP)
+        session_doubt(publication->next->session);
     tenant->has_news = session->loop->has_news = true; /* for the opens that wait: connect_resume() */
-    session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
-    session_event(session,
-                  &(struct audit_event){ .kind = EVENT_publish, .object = publication->endpoint->key });
+    record(session, EVENT_publish, "published", publication);
     return REASON_none;
 }
 
@@ -152,18 +160,27 @@ static void on_publish(struct session *session, ssh_message message)
     ssh_message_reply_default(message);
 }
 
+void publish_record_standby(const struct publication *standby)
+{
+    struct audit_event event = { .kind = EVENT_standby_serves, .object = standby->endpoint->key };
+    if (standby->session->state == SESSION_UP)
+        session_event(standby->session, &event);
+}
+
 static void withdraw(struct session *session, struct publication *publication)
 {
-    session_log(session, LOG_LEVEL_INFO, "withdrew %s", publication->endpoint->key);
-    session_event(session,
-                  &(struct audit_event){ .kind = EVENT_withdraw, .object = publication->endpoint->key });
+    record(session, EVENT_withdraw, "withdrew", publication);
     keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
                         publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
     session->npublications--;
     unsigned before = directory_count(session->tenant->directory);
+    struct publication *standby = publication == publication->endpoint->publications ? publication->next
+                                                                                     : NULL;
     directory_withdraw(session->tenant->directory, publication);
     charge_since(session, before);
+    if (standby != NULL)
+        publish_record_standby(standby);
 }
 
 static void on_cancel(struct session *session, ssh_message message)

@@ -7,6 +7,7 @@ enum reason {
 #define REASON(id, sentence) REASON_##id,
 #include "relayd/reasons.def"
 #undef REASON
+    REASON_COUNT
 };
 
 const char *reason_code(enum reason reason);     /* "not_owner" */

@@ -30,6 +30,7 @@ command_store_step registry_list_keys;
 command_store_step registry_list_pending;
 command_store_step registry_list_endpoints;
 command_store_step registry_show;
+command_store_step registry_events;
 command_store_step registry_status;
 
 #endif

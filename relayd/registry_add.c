@@ -5,6 +5,7 @@
 #include "relayd/limits.h"
 #include "relayd/policy.h"
 #include "relayd/pubkey.h"
+#include "relayd/when.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,42 +38,16 @@ static const char *text_of(const json_t *args, const char *name)
     return json_string_value(json_object_get(args, name));
 }
 
-/* "8h", "2026-12-31" or "2026-12-31T18:00:00Z". */
-static int64_t parse_expiry(const char *text)
-{
-    static const struct {
-        char unit;
-        int64_t seconds;
-    } units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }, { 'w', 7 * 86400 } };
-    char *end;
-    long long number = strtoll(text, &end, 10);
-    if (end > text && number > 0 && number < 1000000 && end[0] != '\0' && end[1] == '\0')
-        for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-            if (*end == units[i].unit)
-                return time(NULL) + number * units[i].seconds;
-    struct tm tm = { 0 };
-    end = strptime(text, "%Y-%m-%d", &tm);
-    if (end != NULL && *end != '\0')
-        end = strptime(end, "T%H:%M:%SZ", &tm);
-    if (end == NULL || *end != '\0')
-        return 0;
-    int day = tm.tm_mday;
-    int64_t when = timegm(&tm); /* makes the 30th of February a day in March */
-    return tm.tm_mday == day ? when : 0;
-}
-
 static int read_expiry(struct request *request, const json_t *args, int64_t *expires)
 {
     const char *text = text_of(args, "expires");
     *expires = 0;
     if (text == NULL)
         return 0;
-    *expires = parse_expiry(text);
+    *expires = when_parse(text, time(NULL), 1);
     if (*expires == 0)
-        return fail(&request->failure, REASON_bad_argument,
-                    "--expires %.40s: expected a duration such as 8h or 30d, a date such as 2026-12-31, or "
-                    "2026-12-31T18:00:00Z",
-                    text);
+        return fail(&request->failure, REASON_bad_argument, "--expires %.40s: expected %s", text,
+                    when_expected);
     if (*expires <= time(NULL))
         return fail(&request->failure, REASON_bad_argument, "--expires %.40s: that time has passed", text);
     return 0;
