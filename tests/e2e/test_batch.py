@@ -46,7 +46,7 @@ def test_both_kinds_of_lines_and_options_for_all(relay, folder):
                for name in devices if name != "pi1.shop")
     text = relay.ctl("add-device", "--batch", path, "--allow", "common", json=False)
     assert text == "0 devices added, 5 unchanged, 0 updated\n"
-    relay.wait_log('control: add-device --allow common --expires 2098-01-01 --batch "7 lines": added ')
+    relay.wait_log('control: add-device --expires 2098-01-01 --allow common --batch "7 lines": added ')
 
 
 def test_clients_in_a_tenant(relay):
