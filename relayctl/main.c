@@ -1,3 +1,4 @@
+#include "relayctl/batch.h"
 #include "relayctl/ctl.h"
 #include "relayctl/events.h"
 #include "relayctl/key.h"
@@ -49,7 +50,8 @@ static void print_usage(const struct options *options, FILE *out)
           "relayctl administers a running relayd, with --via over SSH, for the administrators of a tenant\n"
           "(relayctl --via DEST --help lists what there is for them). KEY is a public key, the name of a "
           ".pub file, or -\n"
-          "for standard input; RULE is PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
+          "for standard input; FILE has a key a line (see relayctl(8)); FINGERPRINT is SHA256:...; RULE is\n"
+          "PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
           out);
     for (size_t i = 0; i < NCOMMANDS; i++)
         if (is_known(options, &commands[i]))
@@ -146,6 +148,21 @@ static void complain_about_words(const struct options *options, int argc, char *
     fprintf(stderr, "\n");
 }
 
+/* Puts in the place of a file's name what is in it. */
+static int read_argument(json_t *args, const char *name, json_t *(*read)(const char *given))
+{
+    json_t *given = json_object_get(args, name);
+    const json_t *file = json_is_array(given) ? json_array_get(given, 0) : given;
+    if (given == NULL)
+        return 0;
+    if (json_array_size(given) > 1) {
+        fprintf(stderr, "relayctl: give one --%s at a time\n", name);
+        return -1;
+    }
+    json_t *content = read(json_string_value(file));
+    return content != NULL ? json_object_set_new(args, name, content) : -1;
+}
+
 /* The JSON arguments; NULL after a sentence on stderr. *status is the exit code then. */
 static json_t *make_args(const struct command *command, int argc, char *const argv[])
 {
@@ -158,16 +175,19 @@ static json_t *make_args(const struct command *command, int argc, char *const ar
                 *command->arguments ? " " : "", command->arguments);
         return NULL;
     }
-    const char *given = json_string_value(json_object_get(args, "key"));
-    if (given == NULL)
+    if (read_argument(args, "key", key_read) == 0 && read_argument(args, "batch", batch_read) == 0)
         return args;
-    json_t *key = key_read(given);
-    if (key == NULL) {
-        json_decref(args);
-        return NULL;
-    }
-    json_object_set_new(args, "key", key);
-    return args;
+    json_decref(args);
+    return NULL;
+}
+
+/* A command over SSH is one line. */
+static int fits(const struct options *options, const json_t *args)
+{
+    if (options->via == NULL || json_array_size(json_object_get(args, "batch")) <= USAGE_LIST_MAX)
+        return 1;
+    fprintf(stderr, "relayctl: over SSH a batch has at most %d lines\n", USAGE_LIST_MAX);
+    return 0;
 }
 
 static json_t *exchange_via(const struct options *options, const struct command *command, json_t *args)
@@ -293,7 +313,9 @@ int main(int argc, char *argv[])
     json_t *args = make_args(command, words - used, argv + 1 + used);
     if (args == NULL)
         return CTL_USAGE;
-    int status = (is_events ? run_events : run)(&options, command, args);
+    int status = CTL_USAGE;
+    if (fits(&options, args))
+        status = (is_events ? run_events : run)(&options, command, args);
     json_decref(args);
     return status;
 }

@@ -299,6 +299,7 @@ static void start(struct connect *connect, enum reason otherwise)
     connect->device = publication->session;
     charge_device(&connect->charge, connect->device->principal, connect->client->loop->now);
     snprintf(connect->device_name, NAME_SIZE, "%s", connect->device->principal->name);
+    connect->key_id[BRIDGE_DEVICE] = connect->device->key_id;
     connect->channel[BRIDGE_DEVICE] = chan_open_forward(connect->device, &device_ops, connect, requested,
                                                         connect->port, connect->client->address,
                                                         connect->client->port);
@@ -326,6 +327,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
+    connect->key_id[BRIDGE_CLIENT] = session->key_id;
     snprintf(connect->address, sizeof(connect->address), "%s", session->address);
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
     enlist(connect);
