@@ -44,9 +44,11 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */
+#define LIMIT_CONSOLES 32        /* of them running a shell or a command, each with what it shows */
 #define LIMIT_PUBLICATIONS 1000  /* endpoints that it publishes */
 #define LIMIT_REFUSALS 32        /* of one kind, that are logged and told to the peer in a second */
 #define LIMIT_REFUSALS_KINDS 8   /* that are counted apart: what was refused, and why */
+#define LIMIT_REFUSALS_KEPT 8    /* for a shell that is opened later */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */
 #define LIMIT_UNSENT (1u << 20)  /* bytes that the peer may leave unread in our buffers */
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
@@ -58,6 +60,9 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 /* Of commands over SSH that wait for the keeper or for their answer. */
 #define LIMIT_REQUESTS_PRINCIPAL 8
 #define LIMIT_REQUESTS_TENANT 32
+
+/* Of an open shell: bytes that may wait for its reader, above which it loses lines of what happens. */
+#define LIMIT_FEED 16384
 
 /* That a tenant's administrators may register; the relay's may go on. */
 #define LIMIT_REGISTERED 20000 /* devices and clients of a tenant */

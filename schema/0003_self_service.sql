@@ -44,3 +44,4 @@ CREATE TABLE events (
 CREATE INDEX events_by_tenant ON events (tenant_id, id);
 CREATE INDEX events_by_time ON events (time);
 CREATE INDEX events_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL;
+CREATE INDEX refusals_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL AND reason <> '';
