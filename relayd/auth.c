@@ -372,6 +372,7 @@ static enum penalty penalty_for(const struct session *session)
     case REASON_too_many_attempts:
         return PENALTY_bad_login;
     case REASON_not_approved:
+    case REASON_store_unavailable: /* it asked, and has to ask again */
         return PENALTY_enrol;
     case REASON_peer_left:
         if (session->socket.in_bytes == 0)

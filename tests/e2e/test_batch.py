@@ -56,6 +56,24 @@ def test_clients_in_a_tenant(relay):
     assert [row["rules"] for row in relay.list("clients", "acme")] == [["*"], ["raspi:22"]]
 
 
+def test_a_small_one_over_ssh(relay, folder):
+    relay.add_tenant("acme")
+    boss, path = relay.add_admin("boss", tenant="acme"), os.path.join(folder, "fleet")
+
+    def batch(lines):
+        with open(path, "w") as f:
+            f.writelines(text + "\n" for text in lines)
+        return boss.via("add-device", "--batch", path)
+
+    done = batch([f"{make_key()} pi{n}" for n in range(256)])
+    assert done.returncode == 0 and done.stdout.startswith("256 devices added"), done
+    assert len(names(relay, "devices", "acme")) == 256 and names(relay) == []
+    done = batch(["#"] * 257)
+    assert done.returncode == 2 and "over SSH a batch has at most 256 lines" in done.stderr
+    done = batch([line("x"), "bad"])
+    assert done.returncode == 1 and "line 2: " in done.stderr
+
+
 @pytest.mark.parametrize("bad, code, says", [
     ('{"name": "x"}', "bad_argument", 'line 4: argument "key" is missing'),
     ('{"name": "x", "key": 7}', "bad_argument", "line 4: "),

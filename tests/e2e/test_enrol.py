@@ -1,6 +1,7 @@
 """Enrolment: a machine whose key nobody has typed in asks for approval by `ssh enrol@relay`."""
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -70,6 +71,39 @@ def test_a_key_waits_is_approved_and_the_same_command_works(relay, net):
     session = raspi.publish(f"7:localhost:{net.echo().port}", expect="raspi:7")
     assert alice.through_W("raspi:7").finish(b"hello") == (0, b"hello")
     assert f"{REGISTERED} default already" in session.err() and raspi.fingerprint not in session.err()
+
+
+def test_a_tenants_administrator_approves_over_ssh(relay):
+    relay.add_tenant("acme")
+    boss = relay.add_admin("boss", tenant="acme")
+    ours, theirs = relay.stranger(user="acme+enrol+pi"), relay.stranger(user="enrol")
+    for who in (ours, theirs):
+        ask(who)
+    wait_pending(relay, ours, "acme")
+    wait_pending(relay, theirs)
+    rows = json.loads(boss.via("list", "pending", json=True).stdout)
+    assert [row["fingerprint"] for row in rows] == [ours.fingerprint]
+    assert boss.via("add-device", "--pending", theirs.fingerprint).returncode == 1
+    assert boss.via("remove-pending", theirs.fingerprint).returncode == 1
+    assert boss.via("add-device", "--pending", ours.fingerprint, "--name", "pi").returncode == 0
+    done = ours.run(command=["whoami"])
+    assert done.returncode == 0 and b"acme" in done.stdout, "the key has no home, and needs none here"
+    wait_pending(relay, theirs)
+
+
+def test_it_is_in_the_audit_trail(relay):
+    relay.add_tenant("acme")
+    raspi = relay.stranger(user="acme+enrol")
+    ask(raspi)
+    ask(raspi)
+    wait_pending(relay, raspi, "acme")
+    relay.ctl("--tenant", "acme", "add-device", "--pending", raspi.fingerprint, "--name", "raspi")
+    rows = [(row["event"], row["object"], row["reason"], row["address"], row["count"])
+            for row in relay.ctl("--tenant", "acme", "events")]
+    assert ("enrol", raspi.fingerprint, "", "127.0.0.1", 1) in rows
+    assert sum(event == "enrol" for event, *_ in rows) == 1, "asking again changes nothing"
+    assert any(event == "command" and what == f"add-device --name raspi --pending {raspi.fingerprint}"
+               for event, what, *_ in rows), rows
 
 
 @pytest.mark.parametrize("user, tenant, hint", [
