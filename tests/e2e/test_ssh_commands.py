@@ -160,10 +160,13 @@ def write_config(principal, folder, text, *hosts):
 @pytest.mark.parametrize("tenant", [None, "acme"])
 @pytest.mark.parametrize("rules", [["*"], ["raspi:22", "web.raspi:80"]], ids=["everything", "rules"])
 def test_what_config_prints_reaches_a_device(relay, procs, folder, make_sshd, net, tenant, rules):
-    """As it is, with nothing but the key and the host keys added."""
+    """As it is, with nothing but the key and the host keys added. The key's home may be elsewhere."""
+    key = relay.keys.new()
     if tenant:
+        relay.add_client("visitor", key=key)
         relay.add_tenant(tenant)
-    raspi, alice = relay.add_device("raspi", tenant=tenant), relay.add_client("alice", tenant=tenant, allow=rules)
+    raspi = relay.add_device("raspi", tenant=tenant)
+    alice = relay.add_client("alice", tenant=tenant, allow=rules, key=key)
     sshd = make_sshd([alice.pub])
     raspi.publish(f"22:localhost:{sshd.port}", f"web.raspi:80:localhost:{net.echo().port}",
                   expect=["raspi:22", "web.raspi:80"])
