@@ -1,11 +1,13 @@
 #include "relayd/connect.h"
 
+#include "relayd/proxy.h"
 #include "relayd/publish.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <utlist.h>
 
@@ -133,11 +135,22 @@ static void release_open(struct connect *connect)
     connect->client->nopens--;
 }
 
+/* What it has moved stays with the endpoint. */
+static void leave_bytes(const struct connect *connect)
+{
+    struct endpoint *endpoint = directory_find(connect->tenant->directory, connect->name, connect->port);
+    if (endpoint == NULL)
+        return;
+    endpoint->bytes_up += connect->bridge.end[BRIDGE_CLIENT].bytes;
+    endpoint->bytes_down += connect->bridge.end[BRIDGE_DEVICE].bytes;
+}
+
 /* The end of it: nothing points here any more. */
 static void finish(struct connect *connect)
 {
     unlist(connect);
     if (connect->state == CONNECT_BRIDGED) {
+        leave_bytes(connect);
         struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
         log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s:%u, %llu bytes back",
                   (unsigned long long)connect->id,
@@ -354,11 +367,45 @@ static void on_due(evutil_socket_t fd, short what, void *arg)
             chan_mark(connect->channel[side]);
 }
 
+/* The address at which the client has reached the relay. */
+static struct sockaddr_storage local_address(const struct session *client)
+{
+    struct sockaddr_storage local = { 0 };
+    socklen_t len = sizeof(local);
+    if (getsockname(ssh_get_fd(client->ssh), (struct sockaddr *)&local, &len) != 0)
+        local.ss_family = AF_UNSPEC;
+    return local;
+}
+
+/* If the endpoint is set so, the device's service hears first who connects. -1: out of memory. */
+static int introduce(struct connect *connect)
+{
+    unsigned char header[PROXY_SIZE];
+    const struct session *client = connect->client;
+    const struct setting *setting = setting_find(connect->tenant->settings, connect->name, connect->port);
+    if (setting == NULL || !setting->proxy_protocol)
+        return 0;
+    struct proxy proxy = {
+        .address = client->address,
+        .port = client->port,
+        .local = local_address(client),
+        .endpoint = connect->name,
+        .endpoint_port = connect->port,
+        .principal = connect->client_name,
+        .tenant = connect->tenant->name,
+    };
+    return bridge_introduce(&connect->bridge, BRIDGE_CLIENT, header, proxy_header(&proxy, header));
+}
+
 /* The device has confirmed: accept the client's channel and join the two. False: it is over. */
 static bool join(struct connect *connect)
 {
     ssh_channel accepted = NULL;
     connect->channel[BRIDGE_DEVICE]->state = CHANNEL_OPEN;
+    if (introduce(connect) != 0) {
+        give_up(connect, REASON_out_of_memory, NULL);
+        return false;
+    }
     if (sshio_alive(connect->client->ssh))
         accepted = ssh_message_channel_request_open_reply_accept(connect->open);
     session_touch(connect->client);

@@ -56,6 +56,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of one device. */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
+#define LIMIT_SETTINGS 1024   /* endpoints that set-endpoint has set */
 #define LIMIT_HISTORY 256     /* rows of endpoints that are kept beyond what it owns */
 
 /* Of the process. */
