@@ -7,8 +7,17 @@
 #include <string.h>
 
 #define COLUMNS_MAX 24
+#define WIDTH_MIN 20 /* a narrower screen gets lines of that */
+#define LAST_MIN 24  /* columns that the last one of a table needs for being wrapped */
+#define VALUE_MIN 16 /* columns that a value needs beside its name; with less it stands below */
 
-static void render(FILE *out, const json_t *value, int indent);
+/* Where it goes, and how wide that is; 0: as wide as it takes. */
+struct page {
+    FILE *out;
+    int width;
+};
+
+static void render(const struct page *page, const json_t *value, int indent);
 
 static char plain(char c)
 {
@@ -46,7 +55,30 @@ static char *cell(const json_t *value)
     return text;
 }
 
-static void put_cell(FILE *out, const json_t *value, int width)
+/* Text that begins in column `at`; what does not fit goes on below, in the same column, broken at a blank if
+ * there is one. */
+static void put_wrapped(const struct page *page, const char *text, int at)
+{
+    int room = page->width - at > WIDTH_MIN / 2 ? page->width - at : WIDTH_MIN / 2;
+    while (page->width > 0 && (int)strlen(text) > room) {
+        int len = room;
+        while (len > 0 && text[len] != ' ')
+            len--;
+        bool blank = len > 0;
+        fprintf(page->out, "%.*s\n%*s", blank ? len : room, text, at, "");
+        text += blank ? len + 1 : room;
+    }
+    fputs(text, page->out);
+}
+
+static void put_cell(const struct page *page, const json_t *value, int at)
+{
+    char *text = cell(value);
+    put_wrapped(page, text != NULL ? text : "?", at);
+    free(text);
+}
+
+static void put_padded(FILE *out, const json_t *value, int width)
 {
     char *text = cell(value);
     fprintf(out, "%-*s", width, text != NULL ? text : "?");
@@ -68,84 +100,138 @@ static void put_header(FILE *out, const char *name, int width)
     fprintf(out, "%*s", width > 0 ? width : 0, "");
 }
 
-static void render_table(FILE *out, json_t *rows, int indent)
+struct columns {
+    const char *name[COLUMNS_MAX];
+    int width[COLUMNS_MAX]; /* with the gap behind it */
+    int n;
+    int last; /* where the last one begins */
+};
+
+static void measure(json_t *rows, int indent, struct columns *columns)
 {
-    const char *names[COLUMNS_MAX], *name;
-    int widths[COLUMNS_MAX], n = 0;
+    const char *name;
     size_t i;
     json_t *row, *value;
+    columns->n = 0;
+    columns->last = indent;
     json_object_foreach(json_array_get(rows, 0), name, value) {
-        if (n == COLUMNS_MAX)
+        if (columns->n == COLUMNS_MAX)
             break;
-        names[n] = name;
-        widths[n++] = (int)strlen(name);
+        columns->name[columns->n] = name;
+        columns->width[columns->n++] = (int)strlen(name) + 2;
     }
     json_array_foreach(rows, i, row)
-        for (int c = 0; c < n; c++) {
-            int width = cell_width(json_object_get(row, names[c]));
-            widths[c] = width > widths[c] ? width : widths[c];
+        for (int c = 0; c < columns->n; c++) {
+            int width = cell_width(json_object_get(row, columns->name[c])) + 2;
+            columns->width[c] = width > columns->width[c] ? width : columns->width[c];
         }
-    fprintf(out, "%*s", indent, "");
-    for (int c = 0; c < n; c++) {
-        put_header(out, names[c], c + 1 < n ? widths[c] + 2 : 0);
-    }
-    fputc('\n', out);
+    for (int c = 0; c + 1 < columns->n; c++)
+        columns->last += columns->width[c];
+}
+
+/* Only the last column is wrapped, and only if that leaves it readable. */
+static bool fits(const struct page *page, const struct columns *columns)
+{
+    int last = columns->n > 0 ? columns->width[columns->n - 1] - 2 : 0;
+    return page->width == 0 || page->width - columns->last >= (last < LAST_MIN ? last : LAST_MIN);
+}
+
+static void render_columns(const struct page *page, json_t *rows, const struct columns *columns, int indent)
+{
+    size_t i;
+    json_t *row;
+    fprintf(page->out, "%*s", indent, "");
+    for (int c = 0; c < columns->n; c++)
+        put_header(page->out, columns->name[c], c + 1 < columns->n ? columns->width[c] : 0);
+    fputc('\n', page->out);
     json_array_foreach(rows, i, row) {
-        fprintf(out, "%*s", indent, "");
-        for (int c = 0; c < n; c++)
-            put_cell(out, json_object_get(row, names[c]), c + 1 < n ? widths[c] + 2 : 0);
-        fputc('\n', out);
+        fprintf(page->out, "%*s", indent, "");
+        for (int c = 0; c + 1 < columns->n; c++)
+            put_padded(page->out, json_object_get(row, columns->name[c]), columns->width[c]);
+        if (columns->n > 0)
+            put_cell(page, json_object_get(row, columns->name[columns->n - 1]), columns->last);
+        fputc('\n', page->out);
     }
 }
 
-static void render_object(FILE *out, json_t *object, int indent)
+static void render_object(const struct page *page, json_t *object, int indent)
 {
     const char *name;
     json_t *value;
     int width = 0;
     json_object_foreach(object, name, value)
         width = (int)strlen(name) > width ? (int)strlen(name) : width;
+    int column = indent + width + 2;
+    bool below = page->width > 0 && page->width - column < VALUE_MIN;
     json_object_foreach(object, name, value) {
         bool nested = json_is_object(value) || json_is_object(json_array_get(value, 0));
-        fprintf(out, "%*s", indent, "");
+        fprintf(page->out, "%*s", indent, "");
         for (const char *p = name; *p != '\0'; p++)
-            fputc(plain(*p), out);
-        fputc(':', out);
+            fputc(plain(*p), page->out);
+        fputc(':', page->out);
         if (nested) {
-            fputc('\n', out);
-            render(out, value, indent + 2);
+            fputc('\n', page->out);
+            render(page, value, indent + 2);
         } else {
-            fprintf(out, "%*s", width - (int)strlen(name) + 1, "");
-            put_cell(out, value, 0);
-            fputc('\n', out);
+            if (below)
+                fprintf(page->out, "\n%*s", indent + 2, "");
+            else
+                fprintf(page->out, "%*s", width - (int)strlen(name) + 1, "");
+            put_cell(page, value, below ? indent + 2 : column);
+            fputc('\n', page->out);
         }
     }
 }
 
-static void render(FILE *out, const json_t *value, int indent)
+/* On a screen that is too narrow for a table each row is a block of lines. */
+static void render_table(const struct page *page, json_t *rows, int indent)
+{
+    struct columns columns;
+    size_t i;
+    json_t *row;
+    measure(rows, indent, &columns);
+    if (fits(page, &columns)) {
+        render_columns(page, rows, &columns, indent);
+        return;
+    }
+    json_array_foreach(rows, i, row) {
+        if (i > 0)
+            fputc('\n', page->out);
+        render_object(page, row, indent);
+    }
+}
+
+static void render(const struct page *page, const json_t *value, int indent)
 {
     if (json_is_array(value) && json_array_size(value) == 0)
-        fprintf(out, "%*snone\n", indent, "");
+        fprintf(page->out, "%*snone\n", indent, "");
     else if (json_is_array(value) && json_is_object(json_array_get(value, 0)))
-        render_table(out, (json_t *)(uintptr_t)value, indent);
+        render_table(page, (json_t *)(uintptr_t)value, indent);
     else if (json_is_object(value))
-        render_object(out, (json_t *)(uintptr_t)value, indent);
+        render_object(page, (json_t *)(uintptr_t)value, indent);
     else {
-        put_cell(out, value, 0);
-        fputc('\n', out);
+        put_cell(page, value, indent);
+        fputc('\n', page->out);
     }
+}
+
+char *text_render_in(const json_t *value, unsigned width)
+{
+    char *text = NULL;
+    size_t size;
+    struct page page = { open_memstream(&text, &size), (int)(width < WIDTH_MIN ? WIDTH_MIN : width) };
+    if (width == 0)
+        page.width = 0;
+    if (page.out == NULL)
+        return NULL;
+    render(&page, value, 0);
+    if (fclose(page.out) == 0)
+        return text;
+    free(text);
+    return NULL;
 }
 
 char *text_render(const json_t *value)
 {
-    char *text = NULL;
-    size_t size;
-    FILE *out = open_memstream(&text, &size);
-    if (out == NULL)
-        return NULL;
-    render(out, value, 0);
-    if (fclose(out) == 0)
-        return text;
-    free(text);
-    return NULL;
+    return text_render_in(value, 0);
 }

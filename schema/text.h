@@ -10,4 +10,9 @@
  * object as `name: value` lines, with tables for what is nested; a string alone. */
 char *text_render(const json_t *value);
 
+/* The same for a screen of so many columns, 20 at least; 0: as wide as it gets. Nothing is left out: what
+ * does not fit is wrapped, and a table that would not be readable then is shown as a block of lines for each
+ * row. */
+char *text_render_in(const json_t *value, unsigned width);
+
 #endif

@@ -144,3 +144,113 @@ Test(text, a_long_table)
     free(text);
     json_decref(rows);
 }
+
+/* ---- On a screen ---- */
+
+#define ENDPOINTS                                                                                            \
+    "[{\"endpoint\":\"raspi:22\",\"device\":\"raspi\",\"note\":\"the one in the cellar, behind the "         \
+    "boiler\"},"                                                                                             \
+    "{\"endpoint\":\"web.raspi:80\",\"device\":\"raspi\",\"note\":\"\"}]"
+
+static void expect_in(unsigned width, const char *json, const char *expected)
+{
+    json_t *value = json_loads(json, JSON_DECODE_ANY, NULL);
+    cr_assert_not_null(value, "%s", json);
+    char *text = text_render_in(value, width);
+    cr_expect_str_eq(text, expected, "%s in %u columns gives:\n%s", json, width, text);
+    free(text);
+    json_decref(value);
+}
+
+Test(text, the_last_column_is_wrapped)
+{
+    expect_in(80, ENDPOINTS,
+              "ENDPOINT      DEVICE  NOTE\n"
+              "raspi:22      raspi   the one in the cellar, behind the boiler\n"
+              "web.raspi:80  raspi   \n");
+    expect_in(46, ENDPOINTS,
+              "ENDPOINT      DEVICE  NOTE\n"
+              "raspi:22      raspi   the one in the cellar,\n"
+              "                      behind the boiler\n"
+              "web.raspi:80  raspi   \n");
+}
+
+Test(text, a_narrow_screen_gets_blocks_of_lines)
+{
+    expect_in(40, ENDPOINTS,
+              "endpoint: raspi:22\n"
+              "device:   raspi\n"
+              "note:     the one in the cellar, behind\n"
+              "          the boiler\n"
+              "\n"
+              "endpoint: web.raspi:80\n"
+              "device:   raspi\n"
+              "note:     \n");
+    expect_in(20, "{\"fingerprint\":\"SHA256:0123456789012345678901234567890123456789012\"}",
+              "fingerprint:\n"
+              "  SHA256:01234567890\n"
+              "  123456789012345678\n"
+              "  90123456789012\n");
+}
+
+Test(text, what_fits_exactly_is_not_wrapped)
+{
+    expect_in(21, "\"aaaaaaaaaa bbbbbbbbbb\"", "aaaaaaaaaa bbbbbbbbbb\n");
+    expect_in(20, "\"aaaaaaaaaa bbbbbbbbbb\"", "aaaaaaaaaa\nbbbbbbbbbb\n");
+    expect_in(20, "\"aaaaaaaaaaaaaaaaaaaa b\"", "aaaaaaaaaaaaaaaaaaaa\nb\n");
+    expect_in(30, "[{\"a\":\"x\",\"b\":\"0123456789 0123456789 0123456\"}]",
+              "A  B\nx  0123456789 0123456789\n   0123456\n");
+}
+
+/* What the text says when blanks and line ends are left out. */
+static char *squeezed(char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from != '\0'; from++)
+        if (*from != ' ' && *from != '\n')
+            *to++ = *from;
+    *to = '\0';
+    return text;
+}
+
+static size_t longest_line(const char *text)
+{
+    size_t longest = 0;
+    for (; *text != '\0'; text += strcspn(text, "\n") + 1)
+        longest = strcspn(text, "\n") > longest ? strcspn(text, "\n") : longest;
+    return longest;
+}
+
+/* Whatever the width: no line is longer, and nothing is lost but blanks. */
+Test(text, every_width_shows_everything)
+{
+    static const char *const hostile = "a\x1b[2Jb \xf0\x9f\x98\x80\xe2\x80\xae wide \xe4\xb8\xad\xe6\x96\x87 "
+                                       "averyveryverylongwordthatfitsnowhereatallinanarrowplace";
+    for (unsigned width = 0; width < 210; width++) {
+        json_t *object = json_pack("{s:s, s:s, s:[{s:s, s:i}]}", "name", hostile, "fingerprint", hostile,
+                                   "keys", "type", hostile, "n", 7);
+        char *text = text_render_in(object, width);
+        unsigned screen = width < 20 ? 20 : width;
+        cr_assert(width == 0 || longest_line(text) <= screen, "%u columns:\n%s", width, text);
+        cr_expect_null(strchr(text, '\x1b'));
+        /* The names are in upper case above a table, in lower case in a block. */
+        for (char *p = text; *p != '\0'; p++)
+            *p = *p >= 'A' && *p <= 'Z' ? (char)(*p + 32) : *p;
+        char *words = squeezed(text);
+        unsigned found = 0;
+        for (const char *p = words; (p = strstr(p, "a?[2jb")) != NULL; p++)
+            found++;
+        cr_expect_eq(found, 3);
+        cr_expect_not_null(
+            strstr(words, "wide??????averyveryverylongwordthatfitsnowhereatallinanarrowplace"));
+        free(text);
+        json_decref(object);
+    }
+}
+
+Test(text, what_is_no_table_has_no_width_either)
+{
+    expect_in(20, "[]", "none\n");
+    expect_in(20, "[{}]", "\n\n");
+    expect_in(20, "{}", "");
+}
