@@ -46,6 +46,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help },
     [COMMAND_whoami] = { SCOPE_TENANT, false, NULL, NULL, self_whoami },
     [COMMAND_ls] = { SCOPE_TENANT, false, NULL, NULL, self_ls },
+    [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config },
 };
 
 static const struct command table[COMMAND_COUNT] = {

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <utlist.h>
 
@@ -367,28 +366,21 @@ static void on_due(evutil_socket_t fd, short what, void *arg)
             chan_mark(connect->channel[side]);
 }
 
-/* The address at which the client has reached the relay. */
-static struct sockaddr_storage local_address(const struct session *client)
-{
-    struct sockaddr_storage local = { 0 };
-    socklen_t len = sizeof(local);
-    if (getsockname(ssh_get_fd(client->ssh), (struct sockaddr *)&local, &len) != 0)
-        local.ss_family = AF_UNSPEC;
-    return local;
-}
-
 /* If the endpoint is set so, the device's service hears first who connects. -1: out of memory. */
 static int introduce(struct connect *connect)
 {
     unsigned char header[PROXY_SIZE];
+    char local[SOURCE_TEXT_SIZE];
+    uint16_t local_port;
     const struct session *client = connect->client;
     const struct setting *setting = setting_find(connect->tenant->settings, connect->name, connect->port);
     if (setting == NULL || !setting->proxy_protocol)
         return 0;
+    sshio_local(client->ssh, local, &local_port);
     struct proxy proxy = {
         .address = client->address,
         .port = client->port,
-        .local = local_address(client),
+        .local = local,
         .endpoint = connect->name,
         .endpoint_port = connect->port,
         .principal = connect->client_name,

@@ -4,6 +4,7 @@
 #include "relayd/gate.h"
 #include "relayd/keeper.h"
 #include "relayd/publish.h"
+#include "relayd/recipe.h"
 #include "relayd/serve.h"
 #include "relayd/sshio.h"
 #include "relayd/store.h"
@@ -560,31 +561,18 @@ int live_status(struct loop *loop, struct request *request)
     return 0;
 }
 
-/* known_hosts wants [host]:port, or the bare host if the port is 22. */
-static void known_hosts_name(const char *address, char *out, size_t size)
-{
-    bool bracketed = address[0] == '[';
-    const char *host = address + bracketed;
-    int len = (int)strcspn(host, bracketed ? "]" : ":");
-    const char *port = host + len + bracketed;
-    if (*port == '\0' || strcmp(port, ":22") == 0)
-        snprintf(out, size, "%.*s", len, host);
-    else
-        snprintf(out, size, "[%.*s]%s", len, host, port);
-}
-
 int live_host_key(struct loop *loop, struct request *request)
 {
-    char host[300], line[600], hostname[200] = "";
+    struct place place = { .port = loop->relay->port };
+    char host[300], line[600];
     const struct host_key *key = &loop->relay->host_key;
     if (request->result != NULL)
         return 0; /* an earlier worker has answered */
-    if (loop->config->public_address.text[0] != '\0') {
-        known_hosts_name(loop->config->public_address.text, host, sizeof(host));
-    } else {
-        gethostname(hostname, sizeof(hostname) - 1);
-        snprintf(host, sizeof(host), "[%s]:%u", hostname, loop->relay->port);
-    }
+    if (loop->config->public_address.text[0] != '\0')
+        place_parse(loop->config->public_address.text, &place);
+    else
+        gethostname(place.host, sizeof(place.host) - 1);
+    place_known_hosts(&place, host, sizeof(host));
     snprintf(line, sizeof(line), "%s %s", host, key->line);
     request->result = json_pack("{s:s, s:s, s:s}", "known_hosts", line, "fingerprint", key->fingerprint,
                                 "key", key->line);

@@ -5,7 +5,6 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 /* The header by which the service behind an endpoint learns who connects: version 2 of the PROXY protocol
  * (HAProxy, doc/proxy-protocol.txt, 2.2). Pure.
@@ -17,12 +16,11 @@
 #define PROXY_TLV_TENANT 0xE1    /* the name of the tenant */
 
 struct proxy {
-    const char *address; /* the client's, as text; an IPv4 one without ::ffff: */
-    uint16_t port;
-    struct sockaddr_storage local; /* where the client reached the relay; AF_UNSPEC if that is not known */
-    const char *endpoint;          /* names, at most NAME_SIZE with the NUL */
+    const char *address; /* the client's, as source_address() has it */
+    const char *local;   /* where that reached the relay, likewise */
+    uint16_t port;       /* the client's */
     uint16_t endpoint_port;
-    const char *principal, *tenant;
+    const char *endpoint, *principal, *tenant; /* names */
 };
 
 #define PROXY_SIZE (16 + 36 + 3 * (3 + NAME_SIZE - 1)) /* the longest header */

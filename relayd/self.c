@@ -1,8 +1,11 @@
 #include "relayd/self.h"
 
+#include "relayd/recipe.h"
 #include "relayd/session.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 unsigned self_role(const struct session *session)
 {
@@ -57,20 +60,68 @@ static bool is_mine(const struct session *session, const struct endpoint *endpoi
     return endpoint->publications->session->principal == principal;
 }
 
+static int by_key(const void *a, const void *b)
+{
+    const struct endpoint *const *left = a, *const *right = b;
+    return strcmp((*left)->key, (*right)->key);
+}
+
 json_t *self_ls(struct session *session, const json_t *args, struct failure *failure)
 {
-    json_t *rows = json_array();
     const char *pattern = json_string_value(json_object_get(args, "pattern"));
-    (void)failure;
-    for (struct endpoint *endpoint = NULL;
-         (endpoint = directory_next(session->tenant->directory, endpoint)) != NULL;) {
-        if (!is_mine(session, endpoint) || (pattern != NULL && !policy_glob(pattern, endpoint->name)))
-            continue;
-        struct session *serves = endpoint->publications->session;
-        json_array_append_new(
-            rows, json_pack("{s:s, s:s}", "endpoint", endpoint->key, "device", serves->principal->name));
+    size_t n = 0, size = directory_count(session->tenant->directory);
+    const struct endpoint **found = calloc(size + 1, sizeof(*found));
+    if (found == NULL) {
+        fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+        return NULL;
     }
+    for (struct endpoint *endpoint = NULL;
+         (endpoint = directory_next(session->tenant->directory, endpoint)) != NULL;)
+        if (is_mine(session, endpoint) && (pattern == NULL || policy_glob(pattern, endpoint->name)))
+            found[n++] = endpoint;
+    qsort(found, n, sizeof(*found), by_key);
+    json_t *rows = json_array();
+    for (size_t i = 0; i < n; i++) {
+        const struct setting *setting = setting_find(session->tenant->settings, found[i]->name,
+                                                     found[i]->port);
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:s}", "endpoint", found[i]->key, "device",
+                                              found[i]->publications->session->principal->name, "note",
+                                              setting != NULL ? setting->note : ""));
+    }
+    free(found);
     return rows;
+}
+
+json_t *self_config(struct session *session, const json_t *args, struct failure *failure)
+{
+    const struct loop *loop = session->loop;
+    const char *address = loop->config->public_address.text;
+    struct place place;
+    bool device = session->principal->kind == PRINCIPAL_DEVICE;
+    json_t *endpoints = self_ls(session, NULL, failure);
+    (void)args;
+    if (endpoints == NULL)
+        return NULL;
+    if (address[0] != '\0') {
+        place_parse(address, &place);
+    } else {
+        char local[SOURCE_TEXT_SIZE];
+        sshio_local(session->ssh, local, &place.port);
+        snprintf(place.host, sizeof(place.host), "%s", local);
+    }
+    struct recipe recipe = {
+        .name = session->principal->name,
+        .tenant = session->tenant->name,
+        .fingerprint = session->fingerprint,
+        .place = &place,
+        .guessed = address[0] == '\0',
+        .host_key = loop->relay->host_key.line,
+        .endpoints = endpoints,
+        .everything = rules_allow_every_name(&session->principal->rules, 22),
+    };
+    json_t *parts = device ? recipe_device(&recipe) : recipe_client(&recipe);
+    json_decref(endpoints);
+    return parts;
 }
 
 json_t *self_greeting(struct session *session)

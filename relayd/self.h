@@ -7,6 +7,7 @@
 command_session_step self_help;
 command_session_step self_whoami;
 command_session_step self_ls;
+command_session_step self_config;
 
 /* ROLE_DEVICE or ROLE_CLIENT. */
 unsigned self_role(const struct session *session);

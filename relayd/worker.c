@@ -5,7 +5,6 @@
 #include "relayd/store.h"
 #include "relayd/watch.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -24,7 +23,7 @@ struct connection {
     struct mail mail; /* first */
     int fd;
     struct source source;
-    char address[INET6_ADDRSTRLEN];
+    char address[SOURCE_TEXT_SIZE];
     uint16_t port;
 };
 
@@ -72,24 +71,6 @@ void worker_route(struct request *request)
         answer_request(request);
 }
 
-/* The address as people write it, an IPv4 one without ::ffff: */
-static void format_address(const struct sockaddr *address, struct connection *connection)
-{
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
-    size_t size = sizeof(connection->address);
-    if (address->sa_family == AF_INET) {
-        inet_ntop(AF_INET, &v4->sin_addr, connection->address, (socklen_t)size);
-        connection->port = ntohs(v4->sin_port);
-        return;
-    }
-    connection->port = ntohs(v6->sin6_port);
-    if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
-        inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], connection->address, (socklen_t)size);
-    else
-        inet_ntop(AF_INET6, &v6->sin6_addr, connection->address, (socklen_t)size);
-}
-
 /* The mailbox has no limit for it: the listener stops at `max-logins`. */
 void worker_accept(int fd, const struct sockaddr *address, const struct source *source)
 {
@@ -102,7 +83,7 @@ void worker_accept(int fd, const struct sockaddr *address, const struct source *
     connection->mail.kind = MAIL_CONNECTION;
     connection->fd = fd;
     connection->source = *source;
-    format_address(address, connection);
+    source_address(address, connection->address, &connection->port);
     atomic_fetch_add(&posted, 1);
     mailbox_post_always(worker->loop.mailbox, &connection->mail);
 }
