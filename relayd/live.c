@@ -227,11 +227,12 @@ static json_t *session_object(const struct session *session)
     /* Up is towards the devices: of a client what it sends, of a device what it gets. */
     bool device = session->principal->kind == PRINCIPAL_DEVICE;
     uint64_t in = session->socket.in_bytes, out = session->socket.out_bytes;
-    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:I, s:I}", "id", (json_int_t)session->id,
+    return json_pack("{s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:s, s:o, s:s}", "id", (json_int_t)session->id,
                      "principal", session->principal->name, "kind", principal_kind_name(session->principal),
-                     "address", address, "client", client, "since", time_text(session->since), "endpoints",
-                     (int)session->npublications, "bridges", (int)connect_count(session), "bytes_up",
-                     (json_int_t)(device ? out : in), "bytes_down", (json_int_t)(device ? in : out));
+                     "endpoints", (int)session->npublications, "bridges", (int)connect_count(session),
+                     "bytes_up", (json_int_t)(device ? out : in), "bytes_down",
+                     (json_int_t)(device ? in : out), "address", address, "since", time_text(session->since),
+                     "client", client);
 }
 
 static json_t *list_sessions(const struct tenant *tenant, const char *principal)
@@ -257,13 +258,13 @@ static json_t *bridge_object(const struct connect *connect)
     char endpoint[NAME_SIZE + 8];
     snprintf(endpoint, sizeof(endpoint), "%s:%u", connect->name, connect->port);
     const struct bridge_end *ends = connect->bridge.end;
-    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "id", (json_int_t)connect->id,
+    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I}", "id", (json_int_t)connect->id,
                      "endpoint", endpoint, "client", connect->client_name, "device", connect->device_name,
-                     "client_session", connect->client != NULL ? (json_int_t)connect->client->id : 0,
-                     "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0,
                      "bytes_up", (json_int_t)ends[BRIDGE_CLIENT].bytes, "bytes_down",
                      (json_int_t)ends[BRIDGE_DEVICE].bytes, "held",
-                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since));
+                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since),
+                     "client_session", connect->client != NULL ? (json_int_t)connect->client->id : 0,
+                     "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0);
 }
 
 int live_list_bridges(struct loop *loop, struct request *request)

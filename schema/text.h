@@ -15,4 +15,8 @@ char *text_render(const json_t *value);
  * row. */
 char *text_render_in(const json_t *value, unsigned width);
 
+/* The same, but each row of a table is one line: its texts are cut, and then its last columns left out; an
+ * ellipsis (in UTF-8) shows where. */
+char *text_render_cut(const json_t *value, unsigned width);
+
 #endif
