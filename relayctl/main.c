@@ -1,6 +1,7 @@
 #include "relayctl/ctl.h"
 #include "relayctl/key.h"
 #include "relayctl/print.h"
+#include "relayctl/via.h"
 #include "schema/usage.h"
 
 #include <errno.h>
@@ -10,7 +11,7 @@
 
 #define DEFAULT_SOCKET "/run/relayd/control.sock"
 
-enum role { ADMIN = 1, DEVICE = 2, CLIENT = 4 };
+enum role { ADMIN = 1, TENANT = 2, DEVICE = 4, CLIENT = 8 };
 
 static const struct command {
     const char *words;
@@ -26,18 +27,29 @@ static const struct command {
 
 struct options {
     const char *socket;
-    const char *tenant;
+    const char *tenant; /* NULL: not given */
+    const char *via;    /* NULL: over the socket */
+    const char *ssh;
     int json;
 };
 
-static void print_usage(FILE *out)
+/* Those that may be run there; which of them the key may run, relayd knows. */
+static int is_known(const struct options *options, const struct command *command)
 {
-    fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n\n"
-          "relayctl administers a running relayd. KEY is a public key, the name of a .pub file, or -\n"
+    return (command->roles & (options->via != NULL ? TENANT | DEVICE | CLIENT : ADMIN)) != 0;
+}
+
+static void print_usage(const struct options *options, FILE *out)
+{
+    fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n"
+          "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n\n"
+          "relayctl administers a running relayd, with --via over SSH, for the administrators of a tenant\n"
+          "(relayctl --via DEST --help lists what there is for them). KEY is a public key, the name of a "
+          ".pub file, or -\n"
           "for standard input; RULE is PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
           out);
     for (size_t i = 0; i < NCOMMANDS; i++)
-        if (commands[i].roles & ADMIN)
+        if (is_known(options, &commands[i]))
             fprintf(out, "  %s%s%s\n      %s\n", commands[i].words, *commands[i].arguments ? " " : "",
                     commands[i].arguments, commands[i].help);
 }
@@ -46,9 +58,16 @@ static void print_usage(FILE *out)
  * value is missing. */
 static int take_option(struct options *options, int argc, char *argv[], int i)
 {
-    const char **value = strcmp(argv[i], "--control-socket") == 0 ? &options->socket
-                         : strcmp(argv[i], "--tenant") == 0       ? &options->tenant
-                                                                  : NULL;
+    const struct {
+        const char *name, **value;
+    } known[] = { { "--control-socket", &options->socket },
+                  { "--tenant", &options->tenant },
+                  { "--via", &options->via },
+                  { "--ssh", &options->ssh } };
+    const char **value = NULL;
+    for (size_t n = 0; n < sizeof(known) / sizeof(known[0]); n++)
+        if (strcmp(argv[i], known[n].name) == 0)
+            value = known[n].value;
     if (strcmp(argv[i], "--json") == 0) {
         options->json = 1;
         return 1;
@@ -80,13 +99,14 @@ static int take_options(struct options *options, int argc, char *argv[])
 }
 
 /* Finds the command that the first one or two words name; *used says how many those were. */
-static const struct command *find_command(int argc, char *const argv[], int *used)
+static const struct command *find_command(const struct options *options, int argc, char *const argv[],
+                                          int *used)
 {
     for (int words = argc < 2 ? argc : 2; words > 0; words--) {
         char name[64];
         snprintf(name, sizeof(name), "%s%s%s", argv[0], words > 1 ? " " : "", words > 1 ? argv[1] : "");
         for (size_t i = 0; i < NCOMMANDS; i++) {
-            if ((commands[i].roles & ADMIN) && strcmp(commands[i].words, name) == 0) {
+            if (is_known(options, &commands[i]) && strcmp(commands[i].words, name) == 0) {
                 *used = words;
                 return &commands[i];
             }
@@ -96,11 +116,12 @@ static const struct command *find_command(int argc, char *const argv[], int *use
 }
 
 /* Which words would have been right there: the second words if the first is one of ours. */
-static void complain_about_words(int argc, char *const argv[])
+static void complain_about_words(const struct options *options, int argc, char *const argv[])
 {
     size_t len = strlen(argv[0]), known = 0;
     for (size_t i = 0; i < NCOMMANDS; i++)
-        known += strncmp(commands[i].words, argv[0], len) == 0 && commands[i].words[len] == ' ';
+        known += is_known(options, &commands[i]) && strncmp(commands[i].words, argv[0], len) == 0 &&
+                 commands[i].words[len] == ' ';
     if (known > 0 && argc > 1)
         fprintf(stderr, "relayctl: there is no %s %s; known are", argv[0], argv[1]);
     else if (known > 0)
@@ -110,7 +131,7 @@ static void complain_about_words(int argc, char *const argv[])
     const char *before = ": ";
     for (size_t i = 0; i < NCOMMANDS; i++) {
         const char *words = commands[i].words;
-        if (!(commands[i].roles & ADMIN) || (known > 0 && strncmp(words, argv[0], len) != 0))
+        if (!is_known(options, &commands[i]) || (known > 0 && strncmp(words, argv[0], len) != 0))
             continue;
         fprintf(stderr, "%s%s", before, known > 0 ? words + len + 1 : words);
         before = ", ";
@@ -142,9 +163,24 @@ static json_t *make_args(const struct command *command, int argc, char *const ar
     return args;
 }
 
+static json_t *exchange(const struct options *options, const struct command *command, json_t *args)
+{
+    if (options->via == NULL)
+        return ctl_exchange(options->socket, command->words,
+                            options->tenant != NULL ? options->tenant : "default", args);
+    struct usage usage;
+    char words[64];
+    snprintf(words, sizeof(words), "--json %s", command->words);
+    usage_parse(command->arguments, &usage);
+    char *line = usage_to_line(&usage, words, args);
+    json_t *answer = line != NULL ? via_exchange(options->ssh, options->via, line) : NULL;
+    free(line);
+    return answer;
+}
+
 static int run(const struct options *options, const struct command *command, json_t *args)
 {
-    json_t *answer = ctl_exchange(options->socket, command->words, options->tenant, args);
+    json_t *answer = exchange(options, command, args);
     if (answer == NULL)
         return CTL_UNREACHABLE;
     int done = json_is_true(json_object_get(answer, "ok"));
@@ -161,28 +197,40 @@ static int run(const struct options *options, const struct command *command, jso
     return done ? CTL_DONE : CTL_REFUSED;
 }
 
+static const char *from_environment(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value != NULL ? value : otherwise;
+}
+
 int main(int argc, char *argv[])
 {
-    const char *socket = getenv("RELAYD_CONTROL_SOCKET");
-    struct options options = { socket != NULL ? socket : DEFAULT_SOCKET, "default", 0 };
+    struct options options = {
+        .socket = from_environment("RELAYD_CONTROL_SOCKET", DEFAULT_SOCKET),
+        .ssh = from_environment("RELAYCTL_SSH", VIA_SSH),
+    };
     int used, words = take_options(&options, argc - 1, argv + 1);
     if (words < 0)
         return CTL_USAGE;
-    if (words == 0) {
-        print_usage(stderr);
+    if (options.via != NULL && options.tenant != NULL) {
+        fprintf(stderr, "relayctl: --tenant: over SSH the tenant is the one that the login selects\n");
         return CTL_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
-        print_usage(stdout);
+    if (words == 0) {
+        print_usage(&options, stderr);
+        return CTL_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || (strcmp(argv[1], "help") == 0 && options.via == NULL)) {
+        print_usage(&options, stdout);
         return CTL_DONE;
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("relayctl %s\n", PACKAGE_VERSION);
         return CTL_DONE;
     }
-    const struct command *command = find_command(words, argv + 1, &used);
+    const struct command *command = find_command(&options, words, argv + 1, &used);
     if (command == NULL) {
-        complain_about_words(words, argv + 1);
+        complain_about_words(&options, words, argv + 1);
         return CTL_USAGE;
     }
     json_t *args = make_args(command, words - used, argv + 1 + used);

@@ -45,6 +45,14 @@ static void print_limit(const json_t *result)
         printf(": %s none", text_of(result, "limit"));
 }
 
+/* ", administrator: no", if that was set. */
+static void print_admin(const json_t *result)
+{
+    const json_t *admin = json_object_get(result, "admin");
+    if (admin != NULL)
+        printf(", administrator: %s", json_is_true(admin) ? "yes" : "no");
+}
+
 /* "added device raspi SHA256:..." and what was closed. */
 static void print_change(const json_t *result)
 {
@@ -56,6 +64,7 @@ static void print_change(const json_t *result)
     print_word(result, "name");
     print_word(result, "fingerprint");
     print_limit(result);
+    print_admin(result);
     if (sessions > 0 || bridges > 0)
         printf("; closed %lld session%s and %lld bridge%s", sessions, sessions == 1 ? "" : "s", bridges,
                bridges == 1 ? "" : "s");

@@ -18,7 +18,7 @@
 /* Whom a key stands for. */
 struct identity {
     int64_t tenant_id, principal_id, key_id;
-    char tenant[NAME_SIZE];
+    char tenant[NAME_SIZE], principal[NAME_SIZE];
     bool expired;
 };
 
@@ -60,6 +60,7 @@ static void identity_from_row(struct query *query, struct identity *identity)
     identity->tenant_id = query_int(query, 0);
     snprintf(identity->tenant, sizeof(identity->tenant), "%s", query_text(query, 1));
     identity->principal_id = query_int(query, 2);
+    snprintf(identity->principal, sizeof(identity->principal), "%s", query_text(query, 4));
     identity->key_id = query_int(query, 6);
     identity->expired = expires != 0 && expires <= time(NULL);
 }
@@ -76,6 +77,15 @@ static enum reason look_up(struct store *store, const char *blob, const char *us
     return rc > 0 ? REASON_none : rc == 0 ? REASON_unknown_key : REASON_registry_unavailable;
 }
 
+/* It is about whoever that is. */
+static void identify(struct audit_event *event, const struct identity *identity)
+{
+    event->tenant_id = identity->tenant_id;
+    event->tenant = identity->tenant;
+    event->principal_id = identity->principal_id;
+    event->principal = identity->principal;
+}
+
 /* A text that the user reads before he is logged in. Only for who has proven the key. */
 static void send_banner(struct session *session, const char *text)
 {
@@ -87,13 +97,17 @@ static void send_banner(struct session *session, const char *text)
     ssh_string_free(banner);
 }
 
+/* identity: whose the key is; NULL: nobody's. */
 static void refuse_key(struct session *session, ssh_message message, const struct pubkey *key,
-                       enum reason reason)
+                       enum reason reason, const struct identity *identity)
 {
     char asked[400];
     snprintf(asked, sizeof(asked), "%.100s@%s %s", ssh_message_auth_user(message), session->address,
              key->fingerprint);
-    session_refuse(session, "login", asked, reason, NULL);
+    struct audit_event event = { .kind = EVENT_login, .reason = reason, .object = asked };
+    if (identity != NULL)
+        identify(&event, identity);
+    session_refuse_event(session, &event, NULL);
     ssh_message_reply_default(message);
 }
 
@@ -119,14 +133,14 @@ static void try_key(struct session *session, ssh_message message, struct pubkey 
     enum reason reason = look_up(session->loop->store, key->blob, user != NULL ? user : "", &identity);
 
     if (reason != REASON_none) {
-        refuse_key(session, message, key, reason);
+        refuse_key(session, message, key, reason, NULL);
     } else if (proof == SSH_PUBLICKEY_STATE_NONE) {
         ssh_message_auth_reply_pk_ok_simple(message);
     } else if (proof != SSH_PUBLICKEY_STATE_VALID) {
         ssh_message_reply_default(message);
     } else if (identity.expired) {
         send_banner(session, reason_sentence(REASON_key_expired));
-        refuse_key(session, message, key, REASON_key_expired);
+        refuse_key(session, message, key, REASON_key_expired, &identity);
     } else {
         hand_over(session, message, key, &identity);
     }
@@ -139,7 +153,7 @@ static void public_key(struct session *session, ssh_message message)
     if (pubkey_from_ssh(ssh_message_auth_pubkey(message), &key, &failure) == 0) {
         try_key(session, message, &key);
     } else {
-        session_refuse(session, "login", key.type, failure.reason, failure.text);
+        session_refuse(session, EVENT_login, key.type, failure.reason, failure.text);
         ssh_message_reply_default(message);
     }
     pubkey_clear(&key);
@@ -181,7 +195,7 @@ static struct session *dispensable(const struct principal *principal)
 }
 
 /* Makes room for one more session. False if there is none to be had. */
-static bool make_room(struct session *session, struct principal *principal)
+static bool make_room(struct session *session, struct principal *principal, const struct identity *identity)
 {
     char user[NAME_SIZE + 80], detail[ACCOUNT_TEXT_SIZE];
     struct accounts accounts = session_accounts(principal);
@@ -196,7 +210,9 @@ static bool make_room(struct session *session, struct principal *principal)
     }
     account_describe(full, LIMIT_sessions, detail);
     snprintf(user, sizeof(user), "%s@%s", principal->name, session->address);
-    session_refuse(session, "login", user, REASON_too_many_sessions, detail);
+    struct audit_event event = { .kind = EVENT_login, .reason = REASON_too_many_sessions, .object = user };
+    identify(&event, identity);
+    session_refuse_event(session, &event, detail);
     return false;
 }
 
@@ -210,7 +226,7 @@ static enum reason enter(struct session *session, const struct identity *identit
     struct principal *principal = principal_acquire(session->loop, tenant, identity->principal_id, &why);
     if (principal == NULL)
         return why;
-    if (!make_room(session, principal)) {
+    if (!make_room(session, principal, identity)) {
         principal_release(principal);
         return REASON_too_many_sessions;
     }
@@ -239,10 +255,15 @@ void auth_arrive(struct session *session)
         reason = identity.expired ? REASON_key_expired : enter(session, &identity);
     free(session->key_blob);
     session->key_blob = NULL;
+    struct audit_event event = { .kind = EVENT_login, .reason = reason, .object = session->fingerprint };
     if (reason != REASON_none) {
+        identify(&event, &identity);
+        if (reason != REASON_too_many_sessions) /* that one is told already */
+            session_event(session, &event);
         session_close(session, reason, NULL);
         return;
     }
+    session_event(session, &event);
     session_log(session, LOG_LEVEL_INFO, "logged in as %s from %s port %u, key %s",
                 principal_kind_name(session->principal), session->address, session->port,
                 session->fingerprint);

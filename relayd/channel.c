@@ -51,7 +51,7 @@ static void on_agent_request(ssh_session ssh, ssh_channel which, void *arg)
 {
     struct channel *channel = arg;
     (void)ssh, (void)which;
-    session_refuse(channel->session, "request", "auth-agent-req@openssh.com", REASON_not_supported, NULL);
+    session_refuse(channel->session, EVENT_request, "auth-agent-req@openssh.com", REASON_not_supported, NULL);
 }
 
 /* ---- Life ---- */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define ADMIN ROLE_ADMIN
+#define TENANT ROLE_TENANT
 #define DEVICE ROLE_DEVICE
 #define CLIENT ROLE_CLIENT
 
@@ -21,6 +22,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_add_device] = { SCOPE_TENANT, true, registry_add_device, live_apply, NULL },
     [COMMAND_add_client] = { SCOPE_TENANT, true, registry_add_client, live_apply, NULL },
     [COMMAND_add_key] = { SCOPE_TENANT, true, registry_add_key, live_apply, NULL },
+    [COMMAND_set_admin] = { SCOPE_TENANT, true, registry_set_admin, live_apply, NULL },
     [COMMAND_remove_device] = { SCOPE_TENANT, true, registry_remove_device, live_apply, NULL },
     [COMMAND_remove_client] = { SCOPE_TENANT, true, registry_remove_client, live_apply, NULL },
     [COMMAND_remove_key] = { SCOPE_TENANT, true, registry_remove_key, live_apply, NULL },
@@ -60,20 +62,20 @@ const struct command *command_at(unsigned i)
     return i < COMMAND_COUNT ? &table[i] : NULL;
 }
 
-static const struct command *find(const char *words, unsigned role)
+static const struct command *find(const char *words, unsigned roles)
 {
     for (unsigned i = 0; i < COMMAND_COUNT; i++)
-        if ((table[i].roles & role) != 0 && strcmp(table[i].words, words) == 0)
+        if ((table[i].roles & roles) != 0 && strcmp(table[i].words, words) == 0)
             return &table[i];
     return NULL;
 }
 
-const struct command *command_authorise(const char *words, unsigned role, const json_t *args,
+const struct command *command_authorise(const char *words, unsigned roles, const json_t *args,
                                         struct failure *failure)
 {
     struct usage usage;
     char error[256];
-    const struct command *command = find(words, role);
+    const struct command *command = find(words, roles);
     if (command == NULL) {
         fail(failure, REASON_unknown_command, "there is no command \"%.64s\"", words);
         return NULL;
@@ -86,30 +88,29 @@ const struct command *command_authorise(const char *words, unsigned role, const 
     return command;
 }
 
-const struct command *command_in_line(char *line, unsigned role, char **rest)
+const struct command *command_in_words(int n, char *const words[], unsigned roles, int *used)
 {
-    line += strspn(line, " \t");
-    for (unsigned i = 0; i < COMMAND_COUNT; i++) {
-        size_t len = strlen(table[i].words);
-        if ((table[i].roles & role) == 0 || strncmp(line, table[i].words, len) != 0 ||
-            strchr(" \t", line[len]) == NULL)
-            continue;
-        *rest = line + len;
-        return &table[i];
+    for (*used = n < 2 ? n : 2; *used > 0; --*used) {
+        char name[64];
+        snprintf(name, sizeof(name), "%s%s%s", words[0], *used > 1 ? " " : "", *used > 1 ? words[1] : "");
+        const struct command *command = find(name, roles);
+        if (command != NULL)
+            return command;
     }
     return NULL;
 }
 
-struct request *request_new(const struct command *command, const char *tenant, json_t *args)
+struct request *request_new(const struct command *command, unsigned roles, const char *tenant, json_t *args)
 {
     struct request *request = calloc(1, sizeof(*request));
     if (request == NULL)
         return NULL;
     request->mail.kind = MAIL_REQUEST;
     request->command = command;
+    request->actor.roles = roles;
     request->args = json_incref(args);
     /* A command that takes a tenant as its argument is about that one. */
-    const char *named = request_arg(request, "tenant");
+    const char *named = (roles & ROLE_ADMIN) != 0 ? request_arg(request, "tenant") : NULL;
     snprintf(request->tenant, sizeof(request->tenant), "%.253s", named != NULL ? named : tenant);
     return request;
 }
@@ -127,6 +128,16 @@ void request_free(struct request *request)
 const char *request_arg(const struct request *request, const char *name)
 {
     return json_string_value(json_object_get(request->args, name));
+}
+
+bool request_flag(const struct request *request, const char *name)
+{
+    return json_is_true(json_object_get(request->args, name));
+}
+
+bool request_by_relay(const struct request *request)
+{
+    return (request->actor.roles & ROLE_ADMIN) != 0;
 }
 
 void request_result(struct request *request, json_t *result)

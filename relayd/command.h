@@ -11,12 +11,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Commands of relayctl and of the SSH session channel. A request travels: the main thread checks
- * it, the keeper runs the command's store step in a transaction, the tenant's worker (or every
- * worker in turn) runs its live step, and the main thread answers. A command may lack either step.
- * Whoever holds the request owns it.
+/* Commands of relayctl and of the SSH session channel. A request travels: the thread that it comes to,
+ * the main one or a session's worker, checks it; the keeper runs the command's store step in a
+ * transaction; the tenant's worker (or every worker in turn) runs its live step; and the first thread
+ * answers. A command may lack either step. Whoever holds the request owns it.
  */
 struct config;
+struct exchange;
 struct store;
 struct loop;
 struct session;
@@ -28,7 +29,13 @@ enum command_id {
     COMMAND_COUNT
 };
 
-enum command_role { ROLE_ADMIN = 1, ROLE_DEVICE = 2, ROLE_CLIENT = 4 };
+/* Who may run a command; one may be several. */
+enum command_role {
+    ROLE_ADMIN = 1,  /* the relay's administrator, on the control socket */
+    ROLE_TENANT = 2, /* a tenant's own, over SSH, in that tenant alone */
+    ROLE_DEVICE = 4,
+    ROLE_CLIENT = 8,
+};
 
 enum command_scope { SCOPE_TENANT, SCOPE_ALL };
 
@@ -40,11 +47,24 @@ enum request_progress {
     REQUEST_STORED,    /* what it changes is durable */
 };
 
+/* On whose behalf a request runs: a session, or the relay's administrator. */
+struct actor {
+    unsigned roles;    /* that it has, all of them */
+    uint64_t session;  /* 0: none, and neither has it ids */
+    int64_t tenant_id; /* the session's; the request can be about no other */
+    int64_t principal_id;
+    int64_t key_id;
+    char principal[NAME_SIZE]; /* without a session "control", from "uid=0", or "signal" */
+    char address[64];
+};
+
 struct request {
     struct mail mail; /* first */
     _Atomic enum request_progress progress;
-    uint64_t serial; /* the control connection's slot for the answer */
+    struct exchange *exchange;   /* that waits for it, NULL if nobody does; see there */
+    struct request *prev, *next; /* of loop->requests */
     const struct command *command;
+    struct actor actor;
     char tenant[NAME_SIZE];
     int64_t tenant_id; /* filled in by the keeper for SCOPE_TENANT */
     json_t *args;      /* owned */
@@ -87,22 +107,30 @@ struct command {
 };
 
 /* The one place where a command is authorised: finds it, checks the role, then the arguments.
- * NULL with a reason (unknown_command, bad_argument) otherwise; a command that the role may not
+ * NULL with a reason (unknown_command, bad_argument) otherwise; a command that none of the roles may
  * run is as unknown as one that does not exist. */
-const struct command *command_authorise(const char *words, unsigned role, const json_t *args,
+const struct command *command_authorise(const char *words, unsigned roles, const json_t *args,
                                         struct failure *failure);
 
-/* The command whose words begin the line, and where its arguments begin; NULL if none for the role. */
-const struct command *command_in_line(char *line, unsigned role, char **rest);
+/* The command that the first words name, and how many those are; NULL if none for the roles. */
+const struct command *command_in_words(int n, char *const words[], unsigned roles, int *used);
 
 /* Row i of the table; NULL behind the last. */
 const struct command *command_at(unsigned i);
 
-struct request *request_new(const struct command *command, const char *tenant, json_t *args);
+/* A request of an actor with these roles; tenant: its name, which an argument of the relay's administrator
+ * may overrule. NULL when out of memory. */
+struct request *request_new(const struct command *command, unsigned roles, const char *tenant, json_t *args);
 void request_free(struct request *request);
 
 /* An argument as text, NULL if it was not given. Borrowed. */
 const char *request_arg(const struct request *request, const char *name);
+
+/* Was that flag given? */
+bool request_flag(const struct request *request, const char *name);
+
+/* Is it the relay's administrator's, who knows all tenants? */
+bool request_by_relay(const struct request *request);
 
 /* For store steps. The result, taken over; the one of a change, which returns 0; and whom the change
  * concerns (0: the whole tenant), for the live step. */

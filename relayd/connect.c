@@ -43,14 +43,14 @@ static struct publication *find_publication(const struct session *client, const 
     return newest_alive(endpoint);
 }
 
-/* The exact reason of a not_reachable, for the administrator's log alone. */
-static const char *why_unreachable(const struct session *session, const char *name, uint16_t port)
+/* The exact reason of a not_reachable, for administrators alone. */
+static enum reason why_unreachable(const struct session *session, const char *name, uint16_t port)
 {
     if (!rules_allow(&session->principal->rules, name, port))
-        return "no rule allows it";
+        return REASON_no_rule;
     bool own;
     bool known = directory_owner(session->tenant->directory, name, &own) != 0;
-    return known ? "nobody serves that name and port now" : "there is no such name";
+    return known ? REASON_offline : REASON_no_such_name;
 }
 
 /* May this session ask for host:port? On success *name is set; a device may only reach what this same
@@ -75,10 +75,10 @@ static enum reason check(const struct session *session, const char *host, uint16
 }
 
 /* Tells the reason first: libssh's refusal carries none. */
-static void refuse(struct session *session, ssh_message message, const char *asked, enum reason reason,
+static void refuse(struct session *session, ssh_message message, const struct audit_event *event,
                    const char *detail)
 {
-    session_refuse(session, "connect", asked, reason, detail);
+    session_refuse_event(session, event, detail);
     session_send_notes(session);
     if (session->state == SESSION_UP && sshio_alive(session->ssh))
         ssh_message_reply_default(message);
@@ -144,17 +144,48 @@ static void leave_bytes(const struct connect *connect)
     endpoint->bytes_down += connect->bridge.end[BRIDGE_DEVICE].bytes;
 }
 
-/* The end of it: nothing points here any more. */
-static void finish(struct connect *connect)
+static const char *endpoint_text(const struct connect *connect, char text[NAME_SIZE + 8])
+{
+    snprintf(text, NAME_SIZE + 8, "%s:%u", connect->name, connect->port);
+    return text;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Its sessions may be gone by now. */
+static void record_end(const struct connect *connect, enum reason reason)
+{
+    char endpoint[NAME_SIZE + 8];
+    uint64_t up = connect->bridge.end[BRIDGE_CLIENT].bytes, down = connect->bridge.end[BRIDGE_DEVICE].bytes;
+    struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
+    log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s, %llu bytes back",
+              (unsigned long long)connect->id, (unsigned long long)up, endpoint_text(connect, endpoint),
+              (unsigned long long)down);
+    struct audit_event event = { .kind = EVENT_bridge_closed,
+                                 .reason = reason,
+                                 .principal_id = connect->charge.principal[BRIDGE_CLIENT]->id,
+                                 .principal = connect->client_name,
+                                 .address = connect->address,
+                                 .object = endpoint,
+                                 .peer = connect->device_name,
+                                 .bytes_up = up,
+                                 .bytes_down = down,
+                                 .duration = now_ms() - connect->bridged };
+    tenant_event(connect->tenant, &event);
+}
+
+/* The end of it: nothing points here any more. reason: why it is cut; REASON_none: it has ended by itself. */
+static void finish(struct connect *connect, enum reason reason)
 {
     unlist(connect);
     if (connect->state == CONNECT_BRIDGED) {
         leave_bytes(connect);
-        struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
-        log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s:%u, %llu bytes back",
-                  (unsigned long long)connect->id,
-                  (unsigned long long)connect->bridge.end[BRIDGE_CLIENT].bytes, connect->name, connect->port,
-                  (unsigned long long)connect->bridge.end[BRIDGE_DEVICE].bytes);
+        record_end(connect, reason);
     }
     for (int side = 0; side < 2; side++)
         if (connect->channel[side] != NULL)
@@ -171,18 +202,23 @@ static void finish(struct connect *connect)
 static void give_up(struct connect *connect, enum reason reason, const char *detail)
 {
     char asked[NAME_SIZE + 8];
-    if (reason == REASON_not_reachable)
-        detail = why_unreachable(connect->client, connect->name, connect->port);
-    snprintf(asked, sizeof(asked), "%s:%u", connect->name, connect->port);
-    refuse(connect->client, connect->open, asked, reason, detail);
+    struct audit_event event = { .kind = EVENT_connect,
+                                 .reason = reason,
+                                 .object = endpoint_text(connect, asked),
+                                 .peer = connect->device_name };
+    if (reason == REASON_not_reachable) {
+        event.cause = why_unreachable(connect->client, connect->name, connect->port);
+        detail = reason_sentence(event.cause);
+    }
+    refuse(connect->client, connect->open, &event, detail);
     release_open(connect);
-    finish(connect);
+    finish(connect, reason);
 }
 
 void connect_close(struct connect *connect, enum reason reason)
 {
     if (connect->state == CONNECT_BRIDGED)
-        finish(connect);
+        finish(connect, reason);
     else
         give_up(connect, reason, NULL);
 }
@@ -200,14 +236,14 @@ bool connect_still_allowed(const struct connect *connect)
     return client->kind == PRINCIPAL_CLIENT && rules_allow(&client->rules, connect->name, connect->port);
 }
 
-void connect_cut(struct principal *principal)
+void connect_cut(struct principal *principal, enum reason reason)
 {
     struct connect *connect, *next;
     /* The last of them may free the principal. */
     DL_FOREACH_SAFE(principal->tenant->connects, connect, next)
         if (connect->state == CONNECT_BRIDGED && (connect->charge.principal[BRIDGE_CLIENT] == principal ||
                                                   connect->charge.principal[BRIDGE_DEVICE] == principal))
-            finish(connect);
+            finish(connect, reason);
 }
 
 /* ---- Opening ---- */
@@ -298,6 +334,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
+    snprintf(connect->address, sizeof(connect->address), "%s", session->address);
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
     enlist(connect);
     DL_APPEND2(session->opens, connect, open_prev, open_next);
@@ -318,10 +355,12 @@ void connect_open(struct session *session, ssh_message message)
         reason = REASON_shutdown;
     if (reason == REASON_none && (reason = charge_admit(&accounts, session->loop->now, full)) != REASON_none)
         detail = full;
+    struct audit_event event = { .kind = EVENT_connect, .object = asked };
     if (reason == REASON_none && session->loop->config->wait_for_device == 0 &&
         find_publication(session, name, port) == NULL) {
         reason = REASON_not_reachable;
-        detail = why_unreachable(session, name, port);
+        event.cause = why_unreachable(session, name, port);
+        detail = reason_sentence(event.cause);
     }
     struct connect *connect = reason == REASON_none ? connect_new(session, message, name, port) : NULL;
     if (connect != NULL) {
@@ -329,7 +368,8 @@ void connect_open(struct session *session, ssh_message message)
         return;
     }
     snprintf(asked, sizeof(asked), "%.300s:%u", host, port);
-    refuse(session, message, asked, reason == REASON_none ? REASON_out_of_memory : reason, detail);
+    event.reason = reason == REASON_none ? REASON_out_of_memory : reason;
+    refuse(session, message, &event, detail);
     ssh_message_free(message);
 }
 
@@ -354,7 +394,7 @@ void connect_expire(struct session *session)
 void connect_lose_opens(struct session *session)
 {
     while (session->opens != NULL)
-        finish(session->opens);
+        finish(session->opens, REASON_peer_left);
 }
 
 static void on_due(evutil_socket_t fd, short what, void *arg)
@@ -389,6 +429,17 @@ static int introduce(struct connect *connect)
     return bridge_introduce(&connect->bridge, BRIDGE_CLIENT, header, proxy_header(&proxy, header));
 }
 
+static void record_begin(struct connect *connect)
+{
+    char endpoint[NAME_SIZE + 8];
+    connect->bridged = now_ms();
+    session_log(connect->client, LOG_LEVEL_INFO, "bridge %llu opened to %s (device session %llu)",
+                (unsigned long long)connect->id, endpoint_text(connect, endpoint),
+                (unsigned long long)connect->device->id);
+    struct audit_event event = { .kind = EVENT_connect, .object = endpoint, .peer = connect->device_name };
+    session_event(connect->client, &event);
+}
+
 /* The device has confirmed: accept the client's channel and join the two. False: it is over. */
 static bool join(struct connect *connect)
 {
@@ -407,14 +458,12 @@ static bool join(struct connect *connect)
         /* A CLOSE alone would look like the service's own: ssh -W would exit 0. */
         if (accepted != NULL)
             session_close(connect->client, REASON_out_of_memory, NULL);
-        finish(connect);
+        finish(connect, REASON_out_of_memory);
         return false;
     }
     set_state(connect, CONNECT_BRIDGED);
     evtimer_assign(&connect->timer, connect->client->loop->base, on_due, connect);
-    session_log(connect->client, LOG_LEVEL_INFO, "bridge %llu opened to %s:%u (device session %llu)",
-                (unsigned long long)connect->id, connect->name, connect->port,
-                (unsigned long long)connect->device->id);
+    record_begin(connect);
     chan_mark(connect->channel[BRIDGE_CLIENT]);
     return true;
 }
@@ -579,7 +628,7 @@ static bool serve_bridged(struct connect *connect, enum bridge_side side)
     charge_held(&connect->charge, &connect->bridge);
     wake_other(connect, side);
     if (bridge_over(&connect->bridge)) {
-        finish(connect);
+        finish(connect, REASON_none);
         return false;
     }
     return more;
@@ -629,7 +678,7 @@ static void lose_end(struct connect *connect, enum bridge_side side)
     bridge_lose(&connect->bridge, side);
     charge_held(&connect->charge, &connect->bridge);
     if (bridge_over(&connect->bridge))
-        finish(connect);
+        finish(connect, REASON_none);
     else
         wake_other(connect, side);
 }

@@ -30,10 +30,12 @@ struct connect {
     int64_t wait_until; /* microseconds, as loop->now */
     uint64_t silent;    /* the device session that did not answer in time; 0: none */
     time_t since;
+    int64_t bridged; /* when; milliseconds of the monotonic clock */
     uint16_t port;
     bool loopback; /* a device's way to itself (D19) */
     char name[NAME_SIZE];
     char client_name[NAME_SIZE], device_name[NAME_SIZE];
+    char address[64];                      /* the client's */
     struct connect *prev, *next;           /* of the tenant: of `waiting` or of `connects` */
     struct connect *open_prev, *open_next; /* of client->opens, until it is BRIDGED */
 };
@@ -57,7 +59,7 @@ unsigned connect_count(const struct session *session);
 void connect_close(struct connect *connect, enum reason reason);
 
 /* Ends all bridges of a principal, those included that its sessions have left behind. */
-void connect_cut(struct principal *principal);
+void connect_cut(struct principal *principal, enum reason reason);
 
 /* Rates of the tenant or of one in it have changed: who waits for his turn looks again. */
 void connect_repace(struct tenant *tenant);

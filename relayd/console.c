@@ -1,9 +1,11 @@
 #define SSH_SUPPRESS_DEPRECATED
 #include "relayd/console.h"
 
-#include "relayd/command.h"
+#include "relayd/exchange.h"
 #include "relayd/self.h"
+#include "schema/quote.h"
 #include "schema/text.h"
+#include "schema/wire.h"
 
 #include <event2/buffer.h>
 #include <jansson.h>
@@ -14,24 +16,44 @@
 
 #define CTRL_C 0x03
 #define CTRL_D 0x04
-#define WORDS_MAX 64
 
 enum console_state {
     CONSOLE_WAITING, /* for shell or exec */
     CONSOLE_SHELL,   /* greeted, held open */
+    CONSOLE_ASKING,  /* its command is under way */
     CONSOLE_ENDING,  /* what is queued goes out, then the exit status and CLOSE */
 };
 
 struct console {
+    struct exchange exchange; /* first; of the command under way */
     enum console_state state;
     bool pty;   /* lines end in CR LF; Ctrl-C and Ctrl-D leave */
     bool leave; /* recorded: one of them came */
+    bool json;  /* the answer is wanted as JSON */
     int exit_status;
+    struct channel *channel;
     struct evbuffer *out;
 };
 
+static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result);
+
+static struct console *console_new(struct event_base *base)
+{
+    struct console *console = calloc(1, sizeof(*console));
+    if (console == NULL)
+        return NULL;
+    console->out = evbuffer_new();
+    if (console->out == NULL) {
+        free(console);
+        return NULL;
+    }
+    exchange_init(&console->exchange, base, on_answer);
+    return console;
+}
+
 static void console_free(struct console *console)
 {
+    exchange_leave(&console->exchange);
     evbuffer_free(console->out);
     free(console);
 }
@@ -89,19 +111,17 @@ static const struct channel_ops console_ops = { console_receive, console_serve, 
 
 void console_open(struct session *session, ssh_message message)
 {
-    struct console *console = calloc(1, sizeof(*console));
-    if (console != NULL)
-        console->out = evbuffer_new();
-    if (console == NULL || console->out == NULL || session->nchannels + session->nopens >= LIMIT_CHANNELS) {
-        if (console != NULL && console->out != NULL)
-            evbuffer_free(console->out);
-        free(console);
-        session_refuse(session, "channel", "session", REASON_too_many_channels, NULL);
+    bool full = session->nchannels + session->nopens >= LIMIT_CHANNELS;
+    struct console *console = full ? NULL : console_new(session->loop->base);
+    if (console == NULL) {
+        session_refuse(session, EVENT_channel, "session",
+                       full ? REASON_too_many_channels : REASON_out_of_memory, NULL);
         ssh_message_reply_default(message);
         return;
     }
     ssh_channel accepted = ssh_message_channel_request_open_reply_accept(message);
-    if (chan_adopt(session, accepted, &console_ops, console) == NULL)
+    console->channel = chan_adopt(session, accepted, &console_ops, console);
+    if (console->channel == NULL)
         console_free(console);
 }
 
@@ -133,55 +153,167 @@ static void greet(struct session *session, struct console *console)
     json_decref(greeting);
 }
 
-/* ---- exec ---- */
-
-/* Splits at blanks; no quoting, for no argument needs any. */
-static int split(char *line, char *words[WORDS_MAX])
+/* The whole document, as relayctl --json has it; in ASCII, for it may go to a terminal. */
+static void show_document(struct console *console, json_t *document)
 {
-    int n = 0;
-    for (char *word = strtok_r(line, " \t", &line); word != NULL && n < WORDS_MAX;
-         word = strtok_r(NULL, " \t", &line))
-        words[n++] = word;
-    return n;
+    char *text = document != NULL ? json_dumps(document, JSON_INDENT(2) | JSON_ENSURE_ASCII) : NULL;
+    show(console, text != NULL ? text : "null");
+    show(console, "\n");
+    free(text);
 }
 
-static json_t *run_command(struct session *session, const struct command *command, char *rest,
-                           struct failure *failure)
+static void show_failure(struct console *console, const struct failure *failure)
 {
+    char plain[600];
+    log_escape(failure->text, plain, sizeof(plain)); /* it may quote what was not UTF-8 */
+    if (console->json) {
+        json_t *error = json_pack("{s:{s:s, s:s}}", "error", "code", reason_code(failure->reason), "message",
+                                  plain);
+        show_document(console, error);
+        json_decref(error);
+    } else {
+        show(console, "relayd: ");
+        show(console, plain);
+        show(console, "\n");
+    }
+}
+
+/* ---- exec ---- */
+
+/* The command has come to its end. The result is borrowed. */
+static void conclude(struct console *console, const struct failure *failure, json_t *result)
+{
+    if (failure->reason != REASON_none)
+        show_failure(console, failure);
+    else if (console->json)
+        show_document(console, result);
+    else
+        show_json(console, result);
+    console->exit_status = failure->reason != REASON_none;
+    console->state = CONSOLE_ENDING;
+    chan_mark(console->channel);
+}
+
+static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result)
+{
+    conclude((struct console *)exchange, failure, result);
+}
+
+void console_answer(struct loop *loop, struct request *request)
+{
+    DL_DELETE(loop->requests, request);
+    exchange_end(request);
+}
+
+/* How many of its tenant and of its principal are under way is counted when the next one comes, for they
+ * outlive consoles, sessions and principals. */
+static bool may_ask(const struct session *session)
+{
+    unsigned of_principal = 0, of_tenant = 0;
+    const struct request *request;
+    DL_FOREACH(session->loop->requests, request) {
+        of_principal += request->actor.principal_id == session->principal->id;
+        of_tenant += request->actor.tenant_id == session->tenant->id;
+    }
+    return of_principal < LIMIT_REQUESTS_PRINCIPAL && of_tenant < LIMIT_REQUESTS_TENANT;
+}
+
+/* Sends the command to the keeper, in the session's own tenant. */
+static enum reason ask(struct session *session, struct console *console, const struct command *command,
+                       json_t *args)
+{
+    if (!may_ask(session))
+        return REASON_too_many_requests;
+    struct request *request = request_new(command, self_roles(session), session->tenant->name, args);
+    if (request == NULL)
+        return REASON_out_of_memory;
+    struct actor *actor = &request->actor;
+    actor->session = session->id;
+    actor->tenant_id = session->tenant->id;
+    actor->principal_id = session->principal->id;
+    actor->key_id = session->key_id;
+    snprintf(actor->principal, sizeof(actor->principal), "%s", session->principal->name);
+    snprintf(actor->address, sizeof(actor->address), "%s", session->address);
+    console->state = CONSOLE_ASKING;
+    DL_APPEND(session->loop->requests, request);
+    exchange_begin(&console->exchange, request);
+    return REASON_none;
+}
+
+/* --json may stand anywhere, as with relayctl. */
+static int take_json(struct console *console, int n, char *words[])
+{
+    int left = 0;
+    for (int i = 0; i < n; i++) {
+        if (strcmp(words[i], "--json") == 0)
+            console->json = true;
+        else
+            words[left++] = words[i];
+    }
+    return left;
+}
+
+/* The arguments, and the command that may be run with them. NULL with *failure set. */
+static json_t *read_args(const struct session *session, int n, char *words[], const struct command **command,
+                         struct failure *failure)
+{
+    int used;
     struct usage usage;
-    char *words[WORDS_MAX], error[256];
-    int n = split(rest, words);
-    usage_parse(command->arguments, &usage);
-    json_t *args = usage_from_words(&usage, n, words, error, sizeof(error));
-    json_t *result = NULL;
+    char error[256];
+    *command = command_in_words(n, words, self_roles(session), &used);
+    if (*command == NULL) {
+        fail(failure, REASON_unknown_command, "%s", reason_sentence(REASON_unknown_command));
+        return NULL;
+    }
+    usage_parse((*command)->arguments, &usage);
+    json_t *args = usage_from_words(&usage, n - used, words + used, error, sizeof(error));
+    if (args == NULL) {
+        fail(failure, REASON_bad_argument, "%s; usage: %s %s", error, (*command)->words,
+             (*command)->arguments);
+    } else if (command_authorise((*command)->words, self_roles(session), args, failure) == NULL) {
+        json_decref(args);
+        args = NULL;
+    }
+    return args;
+}
+
+/* Runs the command, or sends it out. */
+static void run_words(struct session *session, struct console *console, int n, char *words[],
+                      struct failure *failure)
+{
+    const struct command *command;
+    json_t *args = read_args(session, take_json(console, n, words), words, &command, failure);
     if (args == NULL)
-        fail(failure, REASON_bad_argument, "%s; usage: %s %s", error, command->words, command->arguments);
-    else if (command_authorise(command->words, self_role(session), args, failure) != NULL)
-        result = command->steps->session(session, args, failure);
+        return;
+    if (command->steps->session == NULL) {
+        enum reason reason = ask(session, console, command, args);
+        if (reason != REASON_none)
+            fail(failure, reason, "%s", reason_sentence(reason));
+    } else {
+        json_t *result = command->steps->session(session, args, failure);
+        if (failure->reason == REASON_none)
+            conclude(console, failure, result);
+        json_decref(result);
+    }
     json_decref(args);
-    return result;
 }
 
 static void run_line(struct session *session, struct console *console, const char *line)
 {
     struct failure failure = { 0 };
-    json_t *result = NULL;
-    char *rest, *copy = strdup(line);
-    const struct command *command = copy != NULL ? command_in_line(copy, self_role(session), &rest) : NULL;
-    if (command != NULL)
-        result = run_command(session, command, rest, &failure);
+    const char *error = "the command is too long";
+    int n;
+    char *copy = strlen(line) <= WIRE_LINE_MAX ? strdup(line) : NULL;
+    char **words = copy != NULL ? quote_split(copy, &n, &error) : NULL;
+    if (words != NULL)
+        run_words(session, console, n, words, &failure);
     else
-        fail(&failure, REASON_unknown_command, "%s", reason_sentence(REASON_unknown_command));
+        fail(&failure, REASON_bad_argument, "%s", error);
+    free(words);
     free(copy);
-    if (result != NULL) {
-        show_json(console, result);
-        json_decref(result);
-    } else {
-        session_refuse(session, "exec", line, failure.reason, NULL);
-        show(console, "relayd: ");
-        show(console, failure.text);
-        show(console, "\n");
-        console->exit_status = 1;
+    if (failure.reason != REASON_none) {
+        session_refuse(session, EVENT_exec, line, failure.reason, NULL);
+        conclude(console, &failure, NULL);
     }
 }
 
@@ -207,7 +339,6 @@ static bool begin(struct session *session, struct channel *channel, ssh_message 
         greet(session, console);
     } else {
         const char *line = ssh_message_channel_request_command(message);
-        console->state = CONSOLE_ENDING;
         run_line(session, console, line != NULL ? line : "");
     }
     chan_mark(channel);
@@ -229,11 +360,11 @@ static bool handle(struct session *session, struct channel *channel, ssh_message
     case SSH_CHANNEL_REQUEST_ENV:
         return false; /* ignored, as sshd does with what it was not told to take */
     case SSH_CHANNEL_REQUEST_SUBSYSTEM:
-        session_refuse(session, "request", ssh_message_channel_request_subsystem(message),
+        session_refuse(session, EVENT_request, ssh_message_channel_request_subsystem(message),
                        REASON_not_supported, "subsystem");
         return false;
     case SSH_CHANNEL_REQUEST_X11:
-        session_refuse(session, "request", "x11-req", REASON_not_supported, NULL);
+        session_refuse(session, EVENT_request, "x11-req", REASON_not_supported, NULL);
         return false;
     default:
         return false; /* PuTTY asks winadj@ for every window: a plain failure is what it wants */
@@ -248,7 +379,8 @@ void console_request(struct session *session, ssh_message message)
     if (channel == NULL || channel->state != CHANNEL_OPEN)
         return;
     session_touch(session);
-    if (channel->ops == &console_ops && handle(session, channel, message, ssh_message_subtype(message)))
+    if (session->state == SESSION_UP && channel->ops == &console_ops &&
+        handle(session, channel, message, ssh_message_subtype(message)))
         ssh_message_channel_request_reply_success(message);
     else
         ssh_message_reply_default(message);

@@ -1,5 +1,6 @@
 #include "relayd/control.h"
 
+#include "relayd/exchange.h"
 #include "relayd/keeper.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -24,17 +25,15 @@
 #define OUTPUT_MAX (256u * 1024) /* bytes of answers that may wait for a peer to read them */
 #define IDLE_S 300               /* after which a silent connection makes room for others */
 #define PAUSE_MS 100             /* after a failed accept */
-#define APPLY_TIMEOUT_S 5        /* after which a stored change is reported as not applied */
 
 /* One program on the socket. It has one request under way at a time: the next line is read when
  * the answer has been written, so its requests are answered in order. */
 struct connection {
+    struct exchange exchange; /* first */
     struct bufferevent *stream;
-    struct event *timer;
-    uint64_t serial;         /* of the request under way; 0: none */
-    struct request *request; /* borrowed; it comes back to this thread before it is freed */
-    json_int_t id;           /* the peer's */
-    bool closing;            /* what is written goes out, then it is closed */
+    json_int_t id; /* the peer's, of the request under way */
+    uid_t uid;     /* whose program it is */
+    bool closing;  /* what is written goes out, then it is closed */
     struct connection *prev, *next;
 };
 
@@ -46,19 +45,23 @@ static struct control {
     struct event *resume; /* accepting */
     struct connection *connections;
     unsigned nconnections;
-    uint64_t last_serial;
     char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 } control;
 
 static void read_lines(struct connection *connection);
+
+static bool is_busy(const struct connection *connection)
+{
+    return connection->exchange.request != NULL;
+}
 
 static void connection_free(struct connection *connection)
 {
     DL_DELETE(control.connections, connection);
     if (control.nconnections-- == LIMIT_CONTROL_CONNECTIONS && control.listener != NULL)
         evconnlistener_enable(control.listener);
+    exchange_leave(&connection->exchange);
     bufferevent_free(connection->stream);
-    event_free(connection->timer);
     free(connection);
 }
 
@@ -87,36 +90,14 @@ static void put_error(struct connection *connection, json_int_t id, enum reason 
     put_line(connection, wire_error_line(id, reason_code(reason), plain));
 }
 
-static void finish_request(struct connection *connection)
+static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result)
 {
-    connection->serial = 0;
-    evtimer_del(connection->timer);
+    struct connection *connection = (struct connection *)exchange;
+    if (failure->reason != REASON_none)
+        put_error(connection, connection->id, failure->reason, failure->text);
+    else
+        put_line(connection, wire_result_line(connection->id, result));
     read_lines(connection);
-}
-
-static void log_change(const struct request *request)
-{
-    const char *status = json_string_value(json_object_get(request->result, "status"));
-    const char *name = json_string_value(json_object_get(request->result, "name"));
-    struct log_subject subject = { .tenant = request->tenant };
-    log_write(LOG_LEVEL_INFO, &subject, "control: %s: %s %s; closed %u sessions and %u bridges",
-              request->command->words, status != NULL ? status : "done", name != NULL ? name : "",
-              request->closed_sessions, request->closed_bridges);
-}
-
-static void answer(struct connection *connection, struct request *request)
-{
-    if (request->failure.reason != REASON_none) {
-        struct log_subject subject = { .tenant = request->tenant };
-        log_write(LOG_LEVEL_INFO, &subject, "control: %s refused: %s: %s", request->command->words,
-                  reason_code(request->failure.reason), request->failure.text);
-        put_error(connection, connection->id, request->failure.reason, request->failure.text);
-    } else {
-        if (request->changed)
-            log_change(request);
-        put_line(connection, wire_result_line(connection->id, request->result));
-    }
-    finish_request(connection);
 }
 
 void control_answer(struct request *request)
@@ -129,54 +110,34 @@ static void on_answers(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what, (void)arg;
     struct mail *mail = mailbox_take(control.answers, 64);
     while (mail != NULL) {
-        struct request *request = (struct request *)mail;
-        struct connection *connection;
-        mail = mail->next;
-        DL_SEARCH_SCALAR(control.connections, connection, serial, request->serial);
-        if (connection != NULL)
-            answer(connection, request);
-        request_free(request);
+        struct mail *next = mail->next;
+        exchange_end((struct request *)mail);
+        mail = next;
     }
-}
-
-/* It takes too long. What has not been begun never will be; of the rest we say what is known. */
-static enum reason give_up(struct request *request)
-{
-    enum request_progress progress = REQUEST_QUEUED;
-    if (atomic_compare_exchange_strong(&request->progress, &progress, REQUEST_CANCELLED))
-        return request->command->steps->changes ? REASON_store_unavailable : REASON_timeout;
-    return progress == REQUEST_STORED && request->command->steps->changes ? REASON_durable_not_applied
-                                                                          : REASON_timeout;
-}
-
-static void on_timeout(evutil_socket_t fd, short what, void *arg)
-{
-    struct connection *connection = arg;
-    (void)fd, (void)what;
-    enum reason reason = give_up(connection->request);
-    put_error(connection, connection->id, reason, reason_sentence(reason));
-    finish_request(connection);
 }
 
 /* ---- Requests ---- */
 
-static void begin_request(struct connection *connection, struct request *request)
+static struct request *new_request(const struct command *command, const char *tenant, json_t *args,
+                                   const struct connection *connection)
 {
-    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
-    connection->serial = request->serial = ++control.last_serial;
-    connection->request = request;
-    evtimer_add(connection->timer, &delay);
-    keeper_request(request);
+    struct request *request = request_new(command, ROLE_ADMIN, tenant, args);
+    if (request == NULL)
+        return NULL;
+    struct actor *actor = &request->actor;
+    snprintf(actor->principal, sizeof(actor->principal), connection != NULL ? "control" : "signal");
+    if (connection != NULL)
+        snprintf(actor->address, sizeof(actor->address), "uid=%u", (unsigned)connection->uid);
+    return request;
 }
 
 void control_run(enum command_id command)
 {
-    struct request *request = request_new(command_at(command), "", NULL);
+    struct request *request = new_request(command_at(command), "", NULL, NULL);
     if (request == NULL) {
         log_error("%s: %s", command_at(command)->words, reason_sentence(REASON_out_of_memory));
         return;
     }
-    request->serial = ++control.last_serial;
     keeper_request(request);
 }
 
@@ -190,14 +151,15 @@ static void serve_line(struct connection *connection, const char *line, size_t l
         return;
     }
     const struct command *command = command_authorise(wire.cmd, ROLE_ADMIN, wire.args, &failure);
-    struct request *request = command != NULL ? request_new(command, wire.tenant, wire.args) : NULL;
+    struct request *request = command != NULL ? new_request(command, wire.tenant, wire.args, connection)
+                                              : NULL;
     if (command == NULL) {
         put_error(connection, wire.id, failure.reason, failure.text);
     } else if (request == NULL) {
         put_error(connection, wire.id, REASON_out_of_memory, reason_sentence(REASON_out_of_memory));
     } else {
         connection->id = wire.id;
-        begin_request(connection, request);
+        exchange_begin(&connection->exchange, request);
     }
     json_decref(wire.root);
 }
@@ -206,7 +168,7 @@ static void read_lines(struct connection *connection)
 {
     struct evbuffer *input = bufferevent_get_input(connection->stream);
     /* Who does not read its answers is not asked for more. */
-    while (connection->serial == 0 &&
+    while (!is_busy(connection) &&
            evbuffer_get_length(bufferevent_get_output(connection->stream)) < OUTPUT_MAX) {
         size_t len;
         char *line = evbuffer_readln(input, &len, EVBUFFER_EOL_LF);
@@ -217,7 +179,7 @@ static void read_lines(struct connection *connection)
         serve_line(connection, line, len);
         free(line);
     }
-    if (connection->serial == 0 && evbuffer_get_length(input) > WIRE_LINE_MAX &&
+    if (!is_busy(connection) && evbuffer_get_length(input) > WIRE_LINE_MAX &&
         evbuffer_search_eol(input, NULL, NULL, EVBUFFER_EOL_LF).pos < 0) {
         put_error(connection, 0, REASON_bad_request, "that line is longer than 65536 bytes");
         evbuffer_drain(input, evbuffer_get_length(input));
@@ -229,7 +191,7 @@ static void read_lines(struct connection *connection)
 /* Once the peer has sent its last line: the end comes when all is answered and has gone out. */
 static void close_if_done(struct connection *connection)
 {
-    if (connection->closing && connection->serial == 0 &&
+    if (connection->closing && !is_busy(connection) &&
         evbuffer_get_length(bufferevent_get_output(connection->stream)) == 0)
         connection_free(connection);
 }
@@ -251,7 +213,7 @@ static void on_event(struct bufferevent *stream, short what, void *arg)
 {
     struct connection *connection = arg;
     (void)stream;
-    if ((what & BEV_EVENT_TIMEOUT) != 0 && connection->serial != 0) {
+    if ((what & BEV_EVENT_TIMEOUT) != 0 && is_busy(connection)) {
         bufferevent_enable(connection->stream, EV_READ | EV_WRITE);
     } else if ((what & (BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT)) != 0) {
         connection_free(connection);
@@ -263,6 +225,13 @@ static void on_event(struct bufferevent *stream, short what, void *arg)
 
 /* ---- The socket ---- */
 
+static uid_t peer_uid(int fd)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 ? peer.uid : (uid_t)-1;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int len,
                       void *arg)
 {
@@ -271,9 +240,10 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     if (connection == NULL)
         goto fail;
     connection->stream = bufferevent_socket_new(control.base, fd, BEV_OPT_CLOSE_ON_FREE);
-    connection->timer = evtimer_new(control.base, on_timeout, connection);
-    if (connection->stream == NULL || connection->timer == NULL)
+    if (connection->stream == NULL)
         goto fail;
+    connection->uid = peer_uid(fd);
+    exchange_init(&connection->exchange, control.base, on_answer);
     DL_APPEND(control.connections, connection);
     if (++control.nconnections == LIMIT_CONTROL_CONNECTIONS)
         evconnlistener_disable(control.listener); /* further ones wait in the backlog */
@@ -285,12 +255,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
         connection_free(connection);
     return;
 fail:
-    if (connection != NULL && connection->timer != NULL)
-        event_free(connection->timer);
-    if (connection != NULL && connection->stream != NULL)
-        bufferevent_free(connection->stream);
-    else
-        close(fd);
+    close(fd);
     free(connection);
 }
 

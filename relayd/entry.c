@@ -21,6 +21,7 @@ int entry_find(struct store *store, struct request *request, const char *name, s
         entry->id = query_int(query, 0);
         entry->kind = strcmp(query_text(query, 1), "device") == 0 ? ENTRY_DEVICE : ENTRY_CLIENT;
         entry->expires = query_int(query, 3);
+        entry->admin = query_int(query, 4) == 1;
     }
     query_end(query);
     return rc < 0 ? entry_failed(store, request) : rc;

@@ -16,6 +16,7 @@ struct entry {
     int64_t id;
     enum entry_kind kind;
     int64_t expires; /* 0: never */
+    bool admin;      /* of its tenant */
 };
 
 /* 1: found; 0: there is none; -1. */

@@ -298,8 +298,26 @@ void keeper_request(struct request *request)
     mailbox_post_always(keeper.mailbox, &request->mail);
 }
 
+/* Over SSH: the tenant is the session's, by its id, and it must still be what it was when the command was
+ * authorised. Whoever was removed or demoted by an earlier change does nothing any more. */
+static int check_actor(struct request *request)
+{
+    const struct actor *actor = &request->actor;
+    bool as_admin = (request->command->roles & actor->roles & ~(unsigned)ROLE_TENANT) == 0;
+    int64_t may = store_value(keeper.store, SQL_actor_may, "iiii", actor->tenant_id, actor->principal_id,
+                              actor->key_id, (int64_t)as_admin);
+    if (may < 0)
+        return store_failed(keeper.store, REASON_registry_unavailable, &request->failure);
+    if (may == 0)
+        return fail(&request->failure, REASON_revoked, "%s", reason_sentence(REASON_revoked));
+    request->tenant_id = actor->tenant_id;
+    return 0;
+}
+
 static int find_tenant(struct request *request)
 {
+    if (request->actor.session != 0)
+        return check_actor(request);
     if (request->command->steps->scope != SCOPE_TENANT)
         return 0;
     request->tenant_id = store_value(keeper.store, SQL_find_tenant, "t", request->tenant);

@@ -54,6 +54,10 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_LOGIN_BYTES 65536  /* that the peer may send before it has logged in */
 #define LIMIT_LOGIN_SILENCE 3    /* seconds without a byte in a login, if others wait for its place */
 
+/* Of commands over SSH that wait for the keeper or for their answer. */
+#define LIMIT_REQUESTS_PRINCIPAL 8
+#define LIMIT_REQUESTS_TENANT 32
+
 /* Of one device. */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
 #define LIMIT_SETTINGS 1024   /* endpoints that set-endpoint has set */

@@ -5,6 +5,7 @@
 #include "relayd/keeper.h"
 #include "relayd/publish.h"
 #include "relayd/recipe.h"
+#include "relayd/self.h"
 #include "relayd/serve.h"
 #include "relayd/sshio.h"
 #include "relayd/store.h"
@@ -38,12 +39,29 @@ static struct tenant *tenant_of(struct loop *loop, const struct request *request
 
 /* ---- Applying a change ---- */
 
-static void revoke_session(struct request *request, struct session *session)
+/* Who asked for its own end is still owed the answer. */
+static void end_session(struct request *request, struct session *session, enum reason reason)
 {
     if (session->state == SESSION_DEAD)
         return;
-    session_close(session, REASON_revoked, NULL);
+    if (session->id == request->actor.session) {
+        while (session->opens != NULL)
+            connect_close(session->opens, reason);
+        session_leave(session, reason);
+    } else {
+        session_close(session, reason, NULL);
+    }
     request->closed_sessions++;
+}
+
+static void revoke_session(struct request *request, struct session *session)
+{
+    end_session(request, session, REASON_revoked);
+}
+
+static bool is_lost(const struct session *session)
+{
+    return session != NULL && session->state > SESSION_UP;
 }
 
 /* Closes the bridges that the change makes illegal and those whose session it has closed, with all that
@@ -52,8 +70,7 @@ static void cut_bridges(struct request *request, struct tenant *tenant)
 {
     struct connect *connect, *next;
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
-        bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
-                    (connect->device != NULL && connect->device->state == SESSION_DEAD);
+        bool lost = is_lost(connect->client) || is_lost(connect->device);
         bool bridged = connect->state == CONNECT_BRIDGED;
         if (lost ? !bridged : connect_still_allowed(connect))
             continue;
@@ -82,6 +99,12 @@ static void apply_new_name(struct request *request, struct tenant *tenant)
     }
 }
 
+/* May it no longer run what it has just run? */
+static bool has_demoted_itself(const struct request *request, const struct session *session)
+{
+    return session->id == request->actor.session && (self_roles(session) & request->command->roles) == 0;
+}
+
 /* The sessions of one principal, against what the registry says now. When it cannot be read they
  * are closed: nobody keeps a right that cannot be checked. -1: the directory is out of date. */
 static int apply_principal(struct loop *loop, struct request *request, struct tenant *tenant)
@@ -99,7 +122,8 @@ static int apply_principal(struct loop *loop, struct request *request, struct te
     bool there = principal_refresh(loop, tenant, principal) > 0;
     DL_FOREACH2(tenant->sessions, session, tenant_next)
         if (session->principal == principal &&
-            (!there || !key_is_there(loop, session) || !publish_still_allowed(session)))
+            (!there || !key_is_there(loop, session) || !publish_still_allowed(session) ||
+             has_demoted_itself(request, session)))
             revoke_session(request, session);
     return 0;
 }
@@ -128,7 +152,10 @@ static void close_all_sessions(struct request *request, struct tenant *tenant)
 {
     struct session *session;
     DL_FOREACH2(tenant->sessions, session, tenant_next)
-        revoke_session(request, session);
+        if (session->state != SESSION_DEAD) {
+            session_close(session, REASON_revoked, NULL);
+            request->closed_sessions++;
+        }
 }
 
 static void tell_closed(struct request *request)
@@ -199,8 +226,7 @@ int live_disconnect(struct loop *loop, struct request *request)
         DL_FOREACH2(tenant->sessions, session, tenant_next) {
             if (id != 0 ? session->id != id : strcmp(session->principal->name, name) != 0)
                 continue;
-            session_close(session, REASON_disconnected, NULL);
-            request->closed_sessions++;
+            end_session(request, session, REASON_disconnected);
         }
         cut_bridges(request, tenant);
         serve_reap(loop);
@@ -420,9 +446,12 @@ static void annotate_principals(const struct tenant *tenant, json_t *rows)
 /* The columns of a principal in the order in which people look at them. */
 static json_t *in_order(json_t *row)
 {
-    static const char *const names[] = { "tenant",    "name", "kind",  "online",  "sessions", "address",
-                                         "last_seen", "keys", "rules", "expires", "created",  "endpoints" };
+    static const char *const names[] = { "tenant",   "name",    "kind",      "admin", "online",
+                                         "sessions", "address", "last_seen", "keys",  "rules",
+                                         "expires",  "created", "endpoints" };
     json_t *ordered = json_object();
+    if (json_is_null(json_object_get(row, "admin"))) /* a device */
+        json_object_del(row, "admin");
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (json_object_get(row, names[i]) != NULL)
             json_object_set(ordered, names[i], json_object_get(row, names[i]));

@@ -127,6 +127,8 @@ static enum reason publish(struct session *session, const char *requested, uint1
     charge_since(session, before);
     tenant->has_news = session->loop->has_news = true; /* for the opens that wait: connect_resume() */
     session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
+    session_event(session,
+                  &(struct audit_event){ .kind = EVENT_publish, .object = publication->endpoint->key });
     return REASON_none;
 }
 
@@ -143,7 +145,7 @@ static void on_publish(struct session *session, ssh_message message)
         return;
     }
     snprintf(text, sizeof(text), "%.300s:%u", requested, asked);
-    session_refuse(session, "publish", text, reason, *detail != '\0' ? detail : NULL);
+    session_refuse(session, EVENT_publish, text, reason, *detail != '\0' ? detail : NULL);
     if (session->principal->kind == PRINCIPAL_DEVICE && session->npublications == 0 &&
         !evtimer_pending(&session->timer, NULL))
         session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
@@ -153,6 +155,8 @@ static void on_publish(struct session *session, ssh_message message)
 static void withdraw(struct session *session, struct publication *publication)
 {
     session_log(session, LOG_LEVEL_INFO, "withdrew %s", publication->endpoint->key);
+    session_event(session,
+                  &(struct audit_event){ .kind = EVENT_withdraw, .object = publication->endpoint->key });
     keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
                         publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
@@ -177,7 +181,7 @@ static void on_cancel(struct session *session, ssh_message message)
         return;
     }
     snprintf(text, sizeof(text), "%.300s:%u", requested, port);
-    session_refuse(session, "cancel", text, REASON_not_found, NULL);
+    session_refuse(session, EVENT_withdraw, text, REASON_not_found, NULL);
     ssh_message_reply_default(message);
 }
 

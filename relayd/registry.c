@@ -155,6 +155,32 @@ int registry_disallow(struct store *store, struct request *request)
     return change_rule(store, request, SQL_remove_rule, "disallowed");
 }
 
+/* ---- Administrators of a tenant ---- */
+
+int registry_set_admin(struct store *store, struct request *request)
+{
+    struct entry entry;
+    const char *state = request_arg(request, "state");
+    char name[NAME_SIZE];
+    bool on = strcmp(state, "on") == 0;
+    if (!on && strcmp(state, "off") != 0)
+        return fail(&request->failure, REASON_bad_argument, "\"%.40s\": expected on or off", state);
+    if (entry_get(store, request, request_arg(request, "name"), &entry, name) != 0)
+        return -1;
+    if (entry.kind != ENTRY_CLIENT)
+        return fail(&request->failure, REASON_bad_argument,
+                    "%s is a device: only a client can be an administrator", name);
+    int n = store_run(store, SQL_set_admin, "ii", entry.id, (int64_t)on);
+    if (n < 0)
+        return entry_failed(store, request);
+    if (n > 0)
+        request_changed(request, entry.id);
+    request_done(request, n > 0 ? "set" : "unchanged", name);
+    json_object_set_new(request->result, "kind", json_string(entry_kinds[entry.kind]));
+    json_object_set_new(request->result, "admin", json_boolean(on));
+    return 0;
+}
+
 /* ---- Limits ---- */
 
 /* Returns how many rows changed, -1 on error. *value is what holds from now on. */

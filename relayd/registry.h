@@ -11,6 +11,7 @@ command_store_step registry_remove_tenant;
 command_store_step registry_add_device;
 command_store_step registry_add_client;
 command_store_step registry_add_key;
+command_store_step registry_set_admin;
 command_store_step registry_remove_device;
 command_store_step registry_remove_client;
 command_store_step registry_remove_key;

@@ -19,6 +19,7 @@ struct addition {
     bool rules_given; /* --allow was given */
     struct rules rules;
     int64_t expires; /* 0: never */
+    bool admin;      /* --admin was given */
 };
 
 /* "8h", "2026-12-31" or "2026-12-31T18:00:00Z". */
@@ -106,6 +107,7 @@ static int read_addition(struct request *request, enum entry_kind kind, struct a
         return -1;
     if (read_name(request, add) != 0 || read_rules(request, add) != 0)
         return -1;
+    add->admin = request_flag(request, "admin");
     return read_expiry(request, &add->expires);
 }
 
@@ -141,28 +143,36 @@ static int add_rules(struct store *store, struct request *request, int64_t id, c
     return 0;
 }
 
+/* A key that a tenant's administrator adds has no home: nobody can disturb another tenant's key by
+ * registering it too. */
 static int add_key(struct store *store, struct request *request, int64_t id, const struct pubkey *key)
 {
-    if (store_run(store, SQL_add_key, "iitttt", request->tenant_id, id, key->type, key->blob,
-                  key->fingerprint, key->comment) < 0)
+    if (store_run(store, SQL_add_key, "iitttti", request->tenant_id, id, key->type, key->blob,
+                  key->fingerprint, key->comment, (int64_t)request_by_relay(request)) < 0)
         return entry_failed(store, request);
     return 0;
 }
 
-/* Adds to the result where else the key lives, when a plain login would go there. */
-static int add_home(struct store *store, struct request *request, const struct pubkey *key)
+/* Adds to the result as whom the key must log in, if not anybody will do. A tenant's administrator is told so
+ * of every key: else the note would show whether another tenant has it. */
+static int add_note(struct store *store, struct request *request, const struct pubkey *key)
 {
-    char home[NAME_SIZE];
+    char home[NAME_SIZE], note[3 * NAME_SIZE + 80];
+    const char *tenant = request->tenant;
     struct query *query = store_query(store, SQL_home_of_key, "t", key->blob);
     if (entry_text(store, request, query, home) != 0)
         return -1;
-    if (strcmp(home, request->tenant) != 0) {
-        char note[3 * NAME_SIZE + 80];
+    if (!request_by_relay(request))
+        snprintf(note, sizeof(note), "this key must log in as user %s", tenant);
+    else if (home[0] == '\0')
+        snprintf(note, sizeof(note), "this key has no home: it must log in as user %s", tenant);
+    else if (strcmp(home, tenant) != 0)
         snprintf(note, sizeof(note),
-                 "this key's home is tenant %s: to reach tenant %s it must log in as user %s", home,
-                 request->tenant, request->tenant);
-        json_object_set_new(request->result, "note", json_string(note));
-    }
+                 "this key's home is tenant %s: to reach tenant %s it must log in as user %s", home, tenant,
+                 tenant);
+    else
+        return 0;
+    json_object_set_new(request->result, "note", json_string(note));
     return 0;
 }
 
@@ -173,7 +183,9 @@ static int addition_result(struct store *store, struct request *request, const s
     json_object_set_new(request->result, "kind", json_string(entry_kinds[add->kind]));
     json_object_set_new(request->result, "fingerprint", json_string(add->key.fingerprint));
     json_object_set_new(request->result, "rules", entry_rules(store, id));
-    return add_home(store, request, &add->key);
+    if (add->admin)
+        json_object_set_new(request->result, "admin", json_true());
+    return add_note(store, request, &add->key);
 }
 
 static bool rules_equal(const struct rules *given, const json_t *stored)
@@ -208,6 +220,10 @@ static int add_again(struct store *store, struct request *request, const struct 
                     "%s %s is there with this key, but with other rules: see relayctl show %s, allow, "
                     "disallow",
                     entry_kinds[add->kind], name, name);
+    if (add->admin && !entry.admin)
+        return fail(&request->failure, REASON_exists,
+                    "client %s is there with this key, but is no administrator: see relayctl set-admin",
+                    name);
     if (add->expires == 0 || add->expires == entry.expires)
         return addition_result(store, request, add, "unchanged", name, entry.id);
     if (store_run(store, SQL_set_expiry, "ii", entry.id, add->expires) < 0)
@@ -236,6 +252,8 @@ static int add_new(struct store *store, struct request *request, const struct ad
     int64_t id = store_last_id(store);
     if (add_key(store, request, id, &add->key) != 0 || add_rules(store, request, id, &add->rules) != 0)
         return -1;
+    if (add->admin && store_run(store, SQL_set_admin, "ii", id, INT64_C(1)) < 0)
+        return entry_failed(store, request);
     request_changed(request, id);
     request->new_name = add->kind == ENTRY_DEVICE;
     return addition_result(store, request, add, "added", add->name, id);
@@ -281,11 +299,14 @@ int registry_add_key(struct store *store, struct request *request)
     if (rc > 0 && owner.id != entry.id)
         rc = key_in_use(request, &owner, owner_name);
     const char *status = rc > 0 ? "unchanged" : "added";
-    if (rc == 0)
+    if (rc == 0) {
         rc = add_key(store, request, entry.id, &key);
+        request_changed(request, entry.id);
+    }
     if (rc >= 0) {
-        rc = request_done(request, status, name);
+        request_done(request, status, name);
         json_object_set_new(request->result, "fingerprint", json_string(key.fingerprint));
+        rc = add_note(store, request, &key);
     }
     pubkey_clear(&key);
     return rc;

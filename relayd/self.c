@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-unsigned self_role(const struct session *session)
+unsigned self_roles(const struct session *session)
 {
-    return session->principal->kind == PRINCIPAL_DEVICE ? ROLE_DEVICE : ROLE_CLIENT;
+    const struct principal *principal = session->principal;
+    if (principal->kind == PRINCIPAL_DEVICE)
+        return ROLE_DEVICE;
+    return ROLE_CLIENT | (principal->admin ? ROLE_TENANT : 0u);
 }
 
 json_t *self_help(struct session *session, const json_t *args, struct failure *failure)
@@ -18,9 +21,9 @@ json_t *self_help(struct session *session, const json_t *args, struct failure *f
     (void)args, (void)failure;
     for (unsigned i = 0; command_at(i) != NULL; i++) {
         const struct command *command = command_at(i);
-        if ((command->roles & self_role(session)) == 0)
+        if ((command->roles & self_roles(session)) == 0)
             continue;
-        char words[64];
+        char words[160];
         snprintf(words, sizeof(words), "%s %s", command->words, command->arguments);
         json_array_append_new(rows, json_pack("{s:s, s:s}", "command", words, "what_it_does", command->help));
     }
@@ -45,10 +48,14 @@ json_t *self_whoami(struct session *session, const json_t *args, struct failure 
     const struct principal *principal = session->principal;
     bool device = principal->kind == PRINCIPAL_DEVICE;
     (void)args, (void)failure;
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "name", principal->name, "kind",
-                     principal_kind_name(principal), "tenant", session->tenant->name, "key",
-                     session->fingerprint, "address", session->address, "session", (json_int_t)session->id,
-                     device ? "may_publish" : "may_reach", rules_text(principal));
+    json_t *who = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "name", principal->name, "kind",
+                            principal_kind_name(principal), "tenant", session->tenant->name, "key",
+                            session->fingerprint, "address", session->address, "session",
+                            (json_int_t)session->id, device ? "may_publish" : "may_reach",
+                            rules_text(principal));
+    if (!device)
+        json_object_set_new(who, "admin", json_boolean(principal->admin));
+    return who;
 }
 
 /* A device sees what it publishes in any of its sessions, a client what it may reach. */

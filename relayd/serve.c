@@ -28,7 +28,7 @@ static void open_channel(struct session *session, ssh_message message)
     if (type == SSH_CHANNEL_SESSION) {
         console_open(session, message);
     } else {
-        session_refuse(session, "channel", type == SSH_CHANNEL_X11 ? "x11" : "other type",
+        session_refuse(session, EVENT_channel, type == SSH_CHANNEL_X11 ? "x11" : "other type",
                        REASON_not_supported, NULL);
         session_send_notes(session);
         ssh_message_reply_default(message);
@@ -106,6 +106,8 @@ static void on_timer_due(struct session *session)
     session->timer_due = false;
     if (session->state == SESSION_LOGIN)
         auth_tick(session);
+    else if (session->state == SESSION_LEAVING)
+        session_close(session, session->end_reason, NULL);
     else if (session->npublications == 0 && session->nchannels > 0)
         session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
     else if (session->npublications == 0)
@@ -116,7 +118,7 @@ static void on_timer_due(struct session *session)
 static void serve_channels(struct session *session)
 {
     uint64_t start = session->socket.in_bytes;
-    for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state == SESSION_UP; n--) {
+    for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state != SESSION_DEAD; n--) {
         if (session->socket.in_bytes - start >= READ_BUDGET)
             break; /* settling marks the session again: its input moved */
         struct channel *channel = session->work;
@@ -141,6 +143,8 @@ static void serve_session(struct session *session)
         connect_expire(session);
     session_send_notes(session);
     serve_channels(session);
+    if (session->state == SESSION_LEAVING && session->nchannels == 0)
+        session_close(session, session->end_reason, NULL);
     session_touch(session);
 }
 
@@ -241,8 +245,12 @@ void serve_close_all(struct loop *loop, enum reason reason)
 void serve_expire(struct principal *principal)
 {
     struct session *session;
+    struct audit_event event = { .kind = EVENT_expire,
+                                 .principal_id = principal->id,
+                                 .principal = principal->name };
+    tenant_event(principal->tenant, &event);
     DL_FOREACH2(principal->tenant->sessions, session, tenant_next)
         if (session->principal == principal)
             session_close(session, REASON_key_expired, NULL);
-    connect_cut(principal);
+    connect_cut(principal, REASON_key_expired);
 }

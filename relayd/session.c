@@ -22,7 +22,9 @@ unsigned session_waiting(void)
     return atomic_load(&waiting);
 }
 
-static const char *const state_names[] = { "login", "hand-over", "up", "dead" };
+#define LEAVE_MS 3000 /* for the last answer to reach the peer */
+
+static const char *const state_names[] = { "login", "hand-over", "up", "leaving", "dead" };
 
 struct log_subject session_subject(const struct session *session)
 {
@@ -168,10 +170,35 @@ void session_close(struct session *session, enum reason reason, const char *deta
         return;
     if (session->state == SESSION_UP)
         charge(session, -1);
+    if (session->state != SESSION_LEAVING) { /* which has its reason already */
+        session->end_reason = reason;
+        snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
+    }
     session_set_state(session, SESSION_DEAD);
-    session->end_reason = reason;
-    snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
     session_touch(session);
+}
+
+void session_leave(struct session *session, enum reason reason)
+{
+    if (session->state != SESSION_UP)
+        return;
+    charge(session, -1);
+    session_set_state(session, SESSION_LEAVING);
+    session->end_reason = reason;
+    session_set_timer(session, LEAVE_MS);
+}
+
+/* Whoever was let in leaves; who was not is refused, unless he said why before, or only looked by. */
+static void record_end(struct session *session)
+{
+    struct audit_event event = { .kind = EVENT_logout, .object = session->fingerprint };
+    bool left = session->end_reason == REASON_peer_left;
+    event.reason = left ? REASON_none : session->end_reason;
+    event.duration = (int64_t)(time(NULL) - session->since) * 1000;
+    if (session->tenant == NULL)
+        event.kind = EVENT_login;
+    if (session->tenant != NULL || (session->tenant_id == 0 && !left))
+        session_event(session, &event);
 }
 
 void session_free(struct session *session)
@@ -179,6 +206,7 @@ void session_free(struct session *session)
     struct note *note, *next;
     assert(session->channels == NULL && session->publications == NULL);
     session_log_refusals(session);
+    record_end(session);
     session_log(session, LOG_LEVEL_INFO, "closed: %s%s%s", reason_sentence(session->end_reason),
                 session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
     if (session->end_reason != REASON_peer_left)
@@ -339,7 +367,21 @@ void session_unlist_work(struct channel *channel)
     session->nwork--;
 }
 
-/* ---- Refusals ---- */
+/* ---- Events and refusals ---- */
+
+void session_event(struct session *session, const struct audit_event *event)
+{
+    struct audit_event whole = *event;
+    whole.address = session->address;
+    if (session->tenant == NULL) {
+        whole.tenant_id = whole.tenant_id != 0 ? whole.tenant_id : AUDIT_STRANGERS;
+        audit(&whole);
+        return;
+    }
+    whole.principal_id = session->principal->id;
+    whole.principal = session->principal->name;
+    tenant_event(session->tenant, &whole);
+}
 
 static void add_note(struct session *session, const char *text)
 {
@@ -363,8 +405,8 @@ static void log_refusal(const struct session *session, const struct refusal *ref
     if (refusal == &session->refused[LIMIT_REFUSALS_KINDS - 1])
         session_log(session, LOG_LEVEL_WARN, "refused %u more times, for other reasons", more);
     else
-        session_log(session, LOG_LEVEL_WARN, "refused %s %u more times: %s: %s", refusal->what, more,
-                    reason_code(refusal->reason), reason_sentence(refusal->reason));
+        session_log(session, LOG_LEVEL_WARN, "refused %s %u more times: %s: %s", event_code(refusal->what),
+                    more, reason_code(refusal->reason), reason_sentence(refusal->reason));
 }
 
 void session_log_refusals(struct session *session)
@@ -374,13 +416,13 @@ void session_log_refusals(struct session *session)
     memset(session->refused, 0, sizeof(session->refused));
 }
 
-static struct refusal *find_refusal(struct session *session, const char *what, enum reason reason)
+static struct refusal *find_refusal(struct session *session, enum event_kind what, enum reason reason)
 {
     struct refusal *refusal = session->refused;
     for (unsigned i = 0; i < LIMIT_REFUSALS_KINDS - 1; i++, refusal++) {
-        if (refusal->what == NULL)
+        if (refusal->count == 0)
             *refusal = (struct refusal){ .what = what, .reason = reason };
-        if (refusal->reason == reason && strcmp(refusal->what, what) == 0)
+        if (refusal->reason == reason && refusal->what == what)
             break;
     }
     return refusal;
@@ -388,7 +430,7 @@ static struct refusal *find_refusal(struct session *session, const char *what, e
 
 /* A flood of refusals must not become a flood of lines, nor of notes, as sending one reads from the
  * peer. */
-static bool is_flood(struct session *session, const char *what, enum reason reason)
+static bool is_flood(struct session *session, enum event_kind what, enum reason reason)
 {
     time_t now = time(NULL);
     if (session->refused_second != now)
@@ -397,21 +439,28 @@ static bool is_flood(struct session *session, const char *what, enum reason reas
     return ++find_refusal(session, what, reason)->count > LIMIT_REFUSALS;
 }
 
-void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
-                    const char *detail)
+void session_refuse_event(struct session *session, const struct audit_event *event, const char *detail)
 {
     char text[640], plain[300];
-    if (is_flood(session, what, reason)) {
+    session_event(session, event);
+    if (is_flood(session, event->kind, event->reason)) {
         session_watch(session); /* it logs them */
         return;
     }
-    log_quote(asked, plain, sizeof(plain));
-    snprintf(text, sizeof(text), "refused %s %s: %s: %s", what, plain, reason_code(reason),
-             reason_sentence(reason));
+    log_quote(event->object, plain, sizeof(plain));
+    snprintf(text, sizeof(text), "refused %s %s: %s: %s", event_code(event->kind), plain,
+             reason_code(event->reason), reason_sentence(event->reason));
     session_log(session, LOG_LEVEL_WARN, "%s%s%s%s", text, detail != NULL ? " (" : "",
                 detail != NULL ? detail : "", detail != NULL ? ")" : "");
     if (session->state == SESSION_UP)
         add_note(session, text);
+}
+
+void session_refuse(struct session *session, enum event_kind what, const char *asked, enum reason reason,
+                    const char *detail)
+{
+    struct audit_event event = { .kind = what, .reason = reason, .object = asked };
+    session_refuse_event(session, &event, detail);
 }
 
 void session_send_notes(struct session *session)

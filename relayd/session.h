@@ -2,6 +2,7 @@
 #define RELAYD_SESSION_H
 
 #include "relayd/account.h"
+#include "relayd/audit.h"
 #include "relayd/channel.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -20,7 +21,8 @@ enum session_state {
     SESSION_LOGIN,    /* key exchange and authentication */
     SESSION_HANDOVER, /* authenticated, on its way to the tenant's worker */
     SESSION_UP,
-    SESSION_DEAD, /* to be torn down at the end of the pass */
+    SESSION_LEAVING, /* may do nothing any more; what it was answered goes out */
+    SESSION_DEAD,    /* to be torn down at the end of the pass */
 };
 
 /* A refusal on its way to the peer as a debug message. */
@@ -31,9 +33,9 @@ struct note {
 
 /* How often something was refused in one second. */
 struct refusal {
-    const char *what; /* "connect", ...; static; NULL: a free slot */
+    enum event_kind what;
     enum reason reason;
-    unsigned count;
+    unsigned count; /* 0: a free slot */
 };
 
 struct session {
@@ -132,6 +134,10 @@ void session_settle(struct session *session);
  * NULL; it may come from the peer. */
 void session_close(struct session *session, enum reason reason, const char *detail);
 
+/* Takes all its rights away at once, and closes it for that reason when its channels have ended, or after
+ * LEAVE_MS: for who asked for its own end and is owed the answer. It may have no opens left. */
+void session_leave(struct session *session, enum reason reason);
+
 /* Fires once; 0 ms takes it back. */
 void session_set_timer(struct session *session, unsigned ms);
 
@@ -149,11 +155,15 @@ uint64_t session_backlog(const struct session *session);
 void session_list_work(struct channel *channel);
 void session_unlist_work(struct channel *channel);
 
-/* Logs a refusal and keeps it as a note for the peer; of a flood, only the first of each second and
- * then how many more there were. what: "publish", "connect", ..., static; asked and
- * detail (may be NULL; for the log alone) may come from the peer. */
-void session_refuse(struct session *session, const char *what, const char *asked, enum reason reason,
+/* Something has happened of which the session is the subject: who and from where are filled in. */
+void session_event(struct session *session, const struct audit_event *event);
+
+/* Logs a refusal, records it, and keeps it as a note for the peer; of a flood, logs and notes only the first
+ * of each second and then how many more there were. asked and detail (may be NULL; for the log alone) may
+ * come from the peer. The second one takes what is asked as the event's object, and can have a cause. */
+void session_refuse(struct session *session, enum event_kind what, const char *asked, enum reason reason,
                     const char *detail);
+void session_refuse_event(struct session *session, const struct audit_event *event, const char *detail);
 
 /* Logs how many more were refused than it said. */
 void session_log_refusals(struct session *session);

@@ -155,6 +155,7 @@ static int read_principal(struct loop *loop, const struct tenant *tenant, int64_
         fresh->kind = strcmp(query_text(query, 0), "device") == 0 ? PRINCIPAL_DEVICE : PRINCIPAL_CLIENT;
         fresh->name = strdup(query_text(query, 1));
         fresh->expires = query_int(query, 2);
+        fresh->admin = fresh->kind == PRINCIPAL_CLIENT && query_int(query, 3) == 1;
         if (fresh->name == NULL)
             rc = -1;
     }
@@ -321,12 +322,14 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
     if (rc <= 0) {
         clear(&fresh);
         rules_clear(&principal->rules);
+        principal->admin = false;
         return rc;
     }
     clear(principal);
     principal->kind = fresh.kind;
     principal->name = fresh.name;
     principal->expires = fresh.expires;
+    principal->admin = fresh.admin;
     principal->rules = fresh.rules;
     name_account(principal);
     return watch_expiry(loop, principal) == 0 ? 1 : -1;
@@ -359,4 +362,12 @@ int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *n
         return -1;
     setting_forget_name(&tenant->settings, name);
     return load_settings(tenant, store_query(loop->store, SQL_get_settings_of_name, "it", tenant->id, name));
+}
+
+void tenant_event(struct tenant *tenant, const struct audit_event *event)
+{
+    struct audit_event whole = *event;
+    whole.tenant_id = tenant->id;
+    whole.tenant = tenant->name;
+    audit(&whole);
 }

@@ -2,6 +2,7 @@
 #define RELAYD_TENANT_H
 
 #include "relayd/account.h"
+#include "relayd/audit.h"
 #include "relayd/directory.h"
 #include "relayd/hash.h"
 #include "relayd/loop.h"
@@ -21,6 +22,7 @@ struct principal {
     enum principal_kind kind;
     char *name;      /* owned */
     int64_t expires; /* UNIX seconds; 0: never */
+    bool admin;      /* of its tenant */
     struct rules rules;
     struct account account;
     unsigned nsessions, nconnects; /* it is freed with the last */
@@ -81,5 +83,8 @@ int principal_refresh_limits(struct loop *loop, struct principal *principal);
  * the endpoints that are its own. -1 on error. */
 int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id);
 int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *name);
+
+/* Something has happened in the tenant, whose id and name are filled in: it goes to the audit trail. */
+void tenant_event(struct tenant *tenant, const struct audit_event *event);
 
 #endif

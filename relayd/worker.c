@@ -1,5 +1,6 @@
 #include "relayd/worker.h"
 
+#include "relayd/console.h"
 #include "relayd/limits.h"
 #include "relayd/serve.h"
 #include "relayd/store.h"
@@ -64,6 +65,10 @@ void worker_route(struct request *request)
             worker = worker_of_tenant(request->tenant_id);
         else if (request->command->steps->scope == SCOPE_ALL && request->next_worker < nworkers)
             worker = &workers[request->next_worker];
+    }
+    if (worker == NULL && request->actor.session != 0) {
+        worker = worker_of_tenant(request->actor.tenant_id);
+        request->mail.kind = MAIL_ANSWER;
     }
     if (worker != NULL)
         mailbox_post_always(worker->loop.mailbox, &request->mail);
@@ -161,6 +166,9 @@ static void receive(struct worker *worker, struct mail *mail)
     case MAIL_REQUEST:
         receive_request(worker, (struct request *)mail);
         break;
+    case MAIL_ANSWER:
+        console_answer(&worker->loop, (struct request *)mail);
+        break;
     case MAIL_STOP:
         begin_stop(worker);
         break;
@@ -248,7 +256,7 @@ static void drop_mail(struct mail *mail)
 {
     while (mail != NULL) {
         struct mail *next = mail->next;
-        if (mail->kind == MAIL_REQUEST) {
+        if (mail->kind == MAIL_REQUEST || mail->kind == MAIL_ANSWER) {
             request_free((struct request *)mail);
         } else if (mail->kind != MAIL_STOP) {
             if (mail->kind == MAIL_CONNECTION)

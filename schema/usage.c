@@ -1,5 +1,7 @@
 #include "schema/usage.h"
 
+#include "schema/quote.h"
+
 #include <assert.h>
 #include <ctype.h>
 #include <stdio.h>
@@ -28,7 +30,8 @@ void usage_parse(const char *line, struct usage *usage)
         size_t len = strcspn(line, " .]");
         copy_name(arg->name, line, len);
         line += len;
-        if (arg->option)
+        arg->flag = arg->option && *line == ']';
+        if (arg->option && !arg->flag)
             line += 1 + strcspn(line + 1, "]");
         if (!arg->required) {
             assert(*line == ']');
@@ -69,6 +72,10 @@ static int take_option(const struct usage *usage, int argc, char *const argv[], 
     if (option == NULL) {
         snprintf(error, size, "unknown option %s", argv[0]);
         return 0;
+    }
+    if (option->flag) {
+        json_object_set_new(args, option->name, json_true());
+        return 1;
     }
     if (argc < 2) {
         snprintf(error, size, "option %s needs a value", argv[0]);
@@ -148,6 +155,50 @@ fail:
     return NULL;
 }
 
+static void put_option(FILE *out, const char *name, const char *value)
+{
+    fprintf(out, " --%s", name);
+    if (value != NULL) {
+        fputc(' ', out);
+        quote_word(out, value);
+    }
+}
+
+static void put_arg(FILE *out, const struct usage_arg *arg, const json_t *value)
+{
+    size_t i;
+    json_t *item;
+    if (value == NULL || json_is_false(value))
+        return;
+    if (arg->flag) {
+        put_option(out, arg->name, NULL);
+    } else if (json_is_array(value)) {
+        json_array_foreach(value, i, item)
+            put_option(out, arg->name, json_string_value(item));
+    } else if (arg->option) {
+        put_option(out, arg->name, json_string_value(value));
+    } else {
+        fputc(' ', out);
+        quote_word(out, json_string_value(value));
+    }
+}
+
+char *usage_to_line(const struct usage *usage, const char *words, const json_t *args)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (out == NULL)
+        return NULL;
+    fputs(words, out);
+    for (size_t i = 0; i < usage->n; i++)
+        put_arg(out, &usage->arg[i], json_object_get(args, usage->arg[i].name));
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
 static int check_string(const char *name, const json_t *value, char *error, size_t size)
 {
     if (!json_is_string(value) || json_string_length(value) > VALUE_MAX ||
@@ -164,6 +215,12 @@ static int check_arg(const struct usage_arg *arg, const json_t *value, char *err
         if (!arg->required)
             return 0;
         snprintf(error, size, "argument \"%s\" is missing", arg->name);
+        return -1;
+    }
+    if (arg->flag) {
+        if (json_is_boolean(value))
+            return 0;
+        snprintf(error, size, "argument \"%s\" must be true or false", arg->name);
         return -1;
     }
     if (!(arg->option && arg->repeated))

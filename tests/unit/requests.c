@@ -60,7 +60,7 @@ static enum reason run_json(const char *tenant, const char *words, const char *f
     json_t *args = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
     const struct command *command = command_authorise(words, ROLE_ADMIN, args, &failure);
     cr_assert_not_null(command, "%s %s: %s", words, json, failure.text);
-    struct request *request = request_new(command, tenant, args);
+    struct request *request = request_new(command, ROLE_ADMIN, tenant, args);
 
     cr_assert_eq(store_begin(registry), 0);
     int rc = run_step(request);
