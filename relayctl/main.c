@@ -2,6 +2,7 @@
 #include "relayctl/key.h"
 #include "relayctl/print.h"
 #include "relayctl/via.h"
+#include "relayctl/watch.h"
 #include "schema/usage.h"
 
 #include <errno.h>
@@ -30,7 +31,9 @@ struct options {
     const char *tenant; /* NULL: not given */
     const char *via;    /* NULL: over the socket */
     const char *ssh;
+    const char *interval;
     int json;
+    int watch;
 };
 
 /* Those that may be run there; which of them the key may run, relayd knows. */
@@ -42,7 +45,8 @@ static int is_known(const struct options *options, const struct command *command
 static void print_usage(const struct options *options, FILE *out)
 {
     fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n"
-          "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n\n"
+          "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n"
+          "       relayctl ... --watch [--interval SECONDS] list|show|status [ARGUMENTS]\n\n"
           "relayctl administers a running relayd, with --via over SSH, for the administrators of a tenant\n"
           "(relayctl --via DEST --help lists what there is for them). KEY is a public key, the name of a "
           ".pub file, or -\n"
@@ -63,15 +67,19 @@ static int take_option(struct options *options, int argc, char *argv[], int i)
     } known[] = { { "--control-socket", &options->socket },
                   { "--tenant", &options->tenant },
                   { "--via", &options->via },
-                  { "--ssh", &options->ssh } };
+                  { "--ssh", &options->ssh },
+                  { "--interval", &options->interval } };
+    const struct {
+        const char *name;
+        int *flag;
+    } flags[] = { { "--json", &options->json }, { "--watch", &options->watch } };
     const char **value = NULL;
     for (size_t n = 0; n < sizeof(known) / sizeof(known[0]); n++)
         if (strcmp(argv[i], known[n].name) == 0)
             value = known[n].value;
-    if (strcmp(argv[i], "--json") == 0) {
-        options->json = 1;
-        return 1;
-    }
+    for (size_t n = 0; n < sizeof(flags) / sizeof(flags[0]); n++)
+        if (strcmp(argv[i], flags[n].name) == 0)
+            return *flags[n].flag = 1;
     if (value == NULL)
         return 0;
     if (i + 1 == argc) {
@@ -197,6 +205,45 @@ static int run(const struct options *options, const struct command *command, jso
     return done ? CTL_DONE : CTL_REFUSED;
 }
 
+struct question {
+    const struct options *options;
+    const struct command *command;
+    json_t *args;
+};
+
+static json_t *ask(const void *arg)
+{
+    const struct question *question = arg;
+    return exchange(question->options, question->command, question->args);
+}
+
+/* What only shows something may be asked for again and again. */
+static int may_watch(const struct command *command)
+{
+    return strncmp(command->words, "list ", 5) == 0 || strcmp(command->words, "show") == 0 ||
+           strcmp(command->words, "status") == 0;
+}
+
+static int run_watch(const struct options *options, const struct command *command, json_t *args)
+{
+    struct question question = { options, command, args };
+    char title[160];
+    struct watch watch = { .title = title,
+                           .interval = options->interval != NULL ? watch_interval(options->interval) : 2,
+                           .json = options->json,
+                           .look = ask,
+                           .arg = &question };
+    if (!may_watch(command) || watch.interval == 0) {
+        fprintf(stderr, "relayctl: %s\n",
+                may_watch(command) ? "--interval takes seconds, from 0.1 to 86400"
+                                   : "--watch works with list, show and status");
+        return CTL_USAGE;
+    }
+    snprintf(title, sizeof(title), "%s%s%.80s", command->words, options->tenant != NULL ? " of tenant " : "",
+             options->tenant != NULL ? options->tenant : "");
+    return watch_run(&watch);
+}
+
 static const char *from_environment(const char *name, const char *otherwise)
 {
     const char *value = getenv(name);
@@ -214,6 +261,10 @@ int main(int argc, char *argv[])
         return CTL_USAGE;
     if (options.via != NULL && options.tenant != NULL) {
         fprintf(stderr, "relayctl: --tenant: over SSH the tenant is the one that the login selects\n");
+        return CTL_USAGE;
+    }
+    if (options.interval != NULL && !options.watch) {
+        fprintf(stderr, "relayctl: --interval goes with --watch\n");
         return CTL_USAGE;
     }
     if (words == 0) {
@@ -236,7 +287,7 @@ int main(int argc, char *argv[])
     json_t *args = make_args(command, words - used, argv + 1 + used);
     if (args == NULL)
         return CTL_USAGE;
-    int status = run(&options, command, args);
+    int status = (options.watch ? run_watch : run)(&options, command, args);
     json_decref(args);
     return status;
 }
