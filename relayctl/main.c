@@ -178,7 +178,8 @@ static json_t *exchange(const struct options *options, const struct command *com
                             options->tenant != NULL ? options->tenant : "default", args);
     struct usage usage;
     char words[64];
-    snprintf(words, sizeof(words), "--json %s", command->words);
+    snprintf(words, sizeof(words), "%s --json",
+             command->words); /* ssh would take a leading option for its own */
     usage_parse(command->arguments, &usage);
     char *line = usage_to_line(&usage, words, args);
     json_t *answer = line != NULL ? via_exchange(options->ssh, options->via, line) : NULL;

@@ -39,6 +39,19 @@ int entry_get(struct store *store, struct request *request, const char *raw, str
     return rc < 0 ? -1 : 0;
 }
 
+int entry_check_room(struct store *store, struct request *request, enum sql count, int64_t id, int64_t max)
+{
+    if (request_by_relay(request))
+        return 0;
+    int64_t n = store_value(store, count, "i", id);
+    if (n < 0)
+        return entry_failed(store, request);
+    if (n >= max)
+        return fail(&request->failure, REASON_too_many_registered, "%s",
+                    reason_sentence(REASON_too_many_registered));
+    return 0;
+}
+
 json_t *entry_rules(struct store *store, int64_t id)
 {
     json_t *rules = json_array();

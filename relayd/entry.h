@@ -31,6 +31,10 @@ int entry_get(struct store *store, struct request *request, const char *raw, str
  * own, 0 if it is new. 0 or -1. */
 int entry_check_name(struct store *store, struct request *request, const char *name, int64_t id);
 
+/* May there be one more? Only what a tenant's administrators register is bounded. `count` counts what there
+ * is of `id`. 0 or -1. */
+int entry_check_room(struct store *store, struct request *request, enum sql count, int64_t id, int64_t max);
+
 /* Its rules, an array of texts. */
 json_t *entry_rules(struct store *store, int64_t id);
 

@@ -131,6 +131,8 @@ static int change_rule(struct store *store, struct request *request, enum sql sq
     char name[NAME_SIZE];
     if (entry_get(store, request, request_arg(request, "name"), &entry, name) != 0)
         return -1;
+    if (sql == SQL_add_rule && entry_check_room(store, request, SQL_count_rules, entry.id, LIMIT_RULES) != 0)
+        return -1;
     struct rule *rule = rule_new(text);
     if (rule == NULL)
         return entry_no_rule(request, text);

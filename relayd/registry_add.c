@@ -1,6 +1,7 @@
 #include "relayd/registry.h"
 
 #include "relayd/entry.h"
+#include "relayd/limits.h"
 #include "relayd/policy.h"
 #include "relayd/pubkey.h"
 
@@ -246,6 +247,8 @@ static int add_new(struct store *store, struct request *request, const struct ad
                          entry_kinds[entry.kind], add->name, add->name);
     if (add->kind == ENTRY_DEVICE && entry_check_name(store, request, add->name, 0) != 0)
         return -1;
+    if (entry_check_room(store, request, SQL_count_principals, request->tenant_id, LIMIT_REGISTERED) != 0)
+        return -1;
     if (store_run(store, SQL_add_principal, "itti", request->tenant_id, entry_kinds[add->kind], add->name,
                   add->expires) < 0)
         return entry_failed(store, request);
@@ -299,6 +302,8 @@ int registry_add_key(struct store *store, struct request *request)
     if (rc > 0 && owner.id != entry.id)
         rc = key_in_use(request, &owner, owner_name);
     const char *status = rc > 0 ? "unchanged" : "added";
+    if (rc == 0)
+        rc = entry_check_room(store, request, SQL_count_keys, entry.id, LIMIT_KEYS);
     if (rc == 0) {
         rc = add_key(store, request, entry.id, &key);
         request_changed(request, entry.id);

@@ -1,9 +1,11 @@
 #include "schema/usage.h"
 
+#include "schema/quote.h"
 #include "support.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const lines[] = {
@@ -94,6 +96,25 @@ Test(usage, each_kind_of_word)
     expect_arg(&usage.arg[2], "pattern", false, false, false);
     usage_parse("", &usage);
     cr_expect_eq(usage.n, 0);
+}
+
+Test(usage, flags)
+{
+    struct usage usage;
+    usage_parse("[--name NAME] [--admin] KEY", &usage);
+    cr_assert_eq(usage.n, 3);
+    expect_arg(&usage.arg[1], "admin", true, false, false);
+    cr_expect(usage.arg[1].flag);
+    cr_expect_not(usage.arg[0].flag || usage.arg[2].flag);
+    expect_args("[--admin] NAME", WORDS("--admin", "alice"), "{\"admin\":true,\"name\":\"alice\"}");
+    expect_args("[--admin] NAME", WORDS("alice", "--admin"), "{\"admin\":true,\"name\":\"alice\"}");
+    expect_args("[--admin] NAME", WORDS("alice"), "{\"name\":\"alice\"}");
+    expect_refused("[--admin] NAME", WORDS("--admin"), "name is missing");
+    expect_refused("[--admin] NAME", WORDS("--admin", "alice", "yes"), "\"yes\"");
+    cr_expect_eq(check("[--admin]", "{\"admin\":false}"), 0);
+    cr_expect_eq(check("[--admin]", "{\"admin\":\"true\"}"), -1);
+    cr_expect_eq(check("[--admin]", "{\"admin\":null}"), -1);
+    cr_expect_eq(check("[--admin]", "{\"admin\":[true]}"), -1);
 }
 
 /* ---- Words ---- */
@@ -253,9 +274,47 @@ static json_t *all_of(const struct usage *usage)
             snprintf(options[i], sizeof(options[i]), "--%s", usage->arg[i].name);
             words[n++] = options[i];
         }
-        words[n++] = value;
+        if (!usage->arg[i].flag)
+            words[n++] = value;
     }
     return usage_from_words(usage, n, words, error, sizeof(error));
+}
+
+/* As a line of text and back they are the same. */
+static void expect_line(const struct usage *usage, const json_t *args)
+{
+    int n;
+    const char *why;
+    char *line = usage_to_line(usage, "add x", args);
+    char **words = quote_split(line, &n, &why);
+    cr_assert_not_null(words, "%s", why);
+    cr_expect_str_eq(words[0], "add");
+    json_t *back = usage_from_words(usage, n - 2, words + 2, error, sizeof(error));
+    cr_assert_not_null(back, "%s", error);
+    cr_expect(json_equal(args, back), "%s", line);
+    json_decref(back);
+    free(words);
+    free(line);
+}
+
+Test(usage, a_line_and_back)
+{
+    static const char *const rows[] = {
+        "{\"key\":\"ssh-ed25519 AAAA it's \\\"mine\\\" \\\\ here\"}",
+        "{\"key\":\"\"}",
+        "{\"key\":\"k\",\"name\":\"\",\"allow\":[\"\",\"a b\",\"*.raspi:80,90-91\"]}",
+        "{\"key\":\"k\",\"name\":\"--name\",\"expires\":\"'\"}",
+        "{\"key\":\"\\t\\n$HOME `x` ~ # ; & | < > ( ) ! \\u00e9\",\"name\":\"''''\"}",
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct usage usage;
+        json_t *args = json_loads(rows[i], 0, NULL);
+        cr_assert_not_null(args, "%s", rows[i]);
+        usage_parse(ADD, &usage);
+        cr_assert_eq(usage_check(&usage, args, error, sizeof(error)), 0, "%s", rows[i]);
+        expect_line(&usage, args);
+        json_decref(args);
+    }
 }
 
 Test(usage, every_command)
@@ -280,6 +339,7 @@ Test(usage, every_command)
             cr_expect_not(j + 1 < usage.n && usage.arg[j].repeated && !usage.arg[j].option,
                           "%s: nothing can follow the rest of the words", lines[i]);
         }
+        expect_line(&usage, args);
         json_object_set_new(args, "unknown", json_string("v"));
         cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), -1, "%s", lines[i]);
         json_decref(args);
