@@ -53,6 +53,14 @@ static void print_admin(const json_t *result)
         printf(", administrator: %s", json_is_true(admin) ? "yes" : "no");
 }
 
+/* ": PROXY protocol on", of an endpoint. */
+static void print_proxy(const json_t *result)
+{
+    const json_t *value = json_object_get(result, "proxy_protocol");
+    if (value != NULL)
+        printf(": PROXY protocol %s", json_is_true(value) ? "on" : "off");
+}
+
 /* "added device raspi SHA256:..." and what was closed. */
 static void print_change(const json_t *result)
 {
@@ -65,6 +73,7 @@ static void print_change(const json_t *result)
     print_word(result, "fingerprint");
     print_limit(result);
     print_admin(result);
+    print_proxy(result);
     if (sessions > 0 || bridges > 0)
         printf("; closed %lld session%s and %lld bridge%s", sessions, sessions == 1 ? "" : "s", bridges,
                bridges == 1 ? "" : "s");

@@ -1,10 +1,15 @@
 #include "relayd/command.h"
 
+#include "relayd/audit.h"
 #include "relayd/config.h"
 #include "relayd/live.h"
+#include "relayd/log.h"
+#include "relayd/pubkey.h"
+#include "relayd/recipe.h"
 #include "relayd/registry.h"
 #include "relayd/reload.h"
 #include "relayd/self.h"
+#include "relayd/why.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +53,8 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help },
     [COMMAND_whoami] = { SCOPE_TENANT, false, NULL, NULL, self_whoami },
     [COMMAND_ls] = { SCOPE_TENANT, false, NULL, NULL, self_ls },
-    [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config },
+    [COMMAND_why] = { SCOPE_TENANT, false, why_read, NULL, NULL, why_text },
+    [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config, recipe_text },
 };
 
 static const struct command table[COMMAND_COUNT] = {
@@ -157,4 +163,93 @@ void request_changed(struct request *request, int64_t principal_id)
 {
     request->changed = true;
     request->principal_id = principal_id;
+}
+
+/* ---- For the log and the audit trail ---- */
+
+#define WORD_MAX 200
+
+static bool is_simple(const char *word)
+{
+    static const char simple[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:,*/@+=_-";
+    return *word != '\0' && word[strspn(word, simple)] == '\0';
+}
+
+/* Appends one word, and a blank before it. */
+static void add_word(char text[COMMAND_TEXT_SIZE], const char *word)
+{
+    size_t used = strlen(text), left = COMMAND_TEXT_SIZE - used;
+    if (left < 8)
+        return;
+    text[used] = ' ';
+    if (is_simple(word))
+        snprintf(text + used + 1, left - 1, "%s", word);
+    else
+        log_quote(word, text + used + 1, left - 1);
+}
+
+static void add_value(char text[COMMAND_TEXT_SIZE], const char *name, const char *value)
+{
+    struct pubkey key = { 0 };
+    struct failure failure;
+    if (strcmp(name, "key") == 0)
+        add_word(text, pubkey_parse(value, &key, &failure) == 0 ? key.fingerprint : "KEY");
+    else
+        add_word(text, strlen(value) <= WORD_MAX ? value : "...");
+    pubkey_clear(&key);
+}
+
+static void add_argument(char text[COMMAND_TEXT_SIZE], const struct usage_arg *arg, const json_t *value)
+{
+    char option[sizeof(arg->name) + 2];
+    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    snprintf(option, sizeof(option), "--%s", arg->name);
+    for (size_t i = 0; i < n; i++) {
+        if (arg->option)
+            add_word(text, option);
+        add_value(text, arg->name,
+                  json_string_value(json_is_array(value) ? json_array_get(value, i) : value));
+    }
+}
+
+void command_describe(const struct request *request, char text[COMMAND_TEXT_SIZE])
+{
+    struct usage usage;
+    usage_parse(request->command->arguments, &usage);
+    snprintf(text, COMMAND_TEXT_SIZE, "%s", request->command->words);
+    for (size_t i = 0; i < usage.n; i++) {
+        const json_t *value = json_object_get(request->args, usage.arg[i].name);
+        if (value != NULL)
+            add_argument(text, &usage.arg[i], value);
+    }
+}
+
+static const char *result_text(const struct request *request, const char *key)
+{
+    const char *text = json_string_value(json_object_get(request->result, key));
+    return text != NULL ? text : "";
+}
+
+bool command_changed(const struct request *request)
+{
+    return request->failure.reason == REASON_none && strcmp(result_text(request, "status"), "unchanged") != 0;
+}
+
+void command_record(const struct request *request)
+{
+    char text[COMMAND_TEXT_SIZE];
+    bool of_tenant = request->tenant_id > 0;
+    if (request->failure.reason == REASON_none && !command_changed(request))
+        return;
+    command_describe(request, text);
+    struct audit_event event = { .kind = EVENT_command,
+                                 .reason = request->failure.reason,
+                                 .tenant_id = of_tenant ? request->tenant_id : AUDIT_RELAY,
+                                 .tenant = of_tenant ? request->tenant : "",
+                                 .principal_id = request->actor.principal_id,
+                                 .principal = request->actor.principal,
+                                 .address = request->actor.address,
+                                 .object = text,
+                                 .peer = result_text(request, "name") };
+    audit(&event);
 }

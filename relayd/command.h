@@ -90,12 +90,16 @@ typedef int command_live_step(struct loop *loop, struct request *request);
 /* Runs at once on the tenant's worker; returns the result to print, NULL with *failure set. */
 typedef json_t *command_session_step(struct session *session, const json_t *args, struct failure *failure);
 
+/* The result for people, who have so many columns; the caller frees it, NULL when out of memory. */
+typedef char *command_text(const json_t *result, unsigned columns);
+
 struct command_steps {
     enum command_scope scope;
     bool changes; /* the store step may change the registry: it runs in a transaction */
     command_store_step *store;
     command_live_step *live;
     command_session_step *session;
+    command_text *text; /* over SSH; NULL: the usual tables */
 };
 
 struct command {
@@ -122,6 +126,17 @@ const struct command *command_at(unsigned i);
  * may overrule. NULL when out of memory. */
 struct request *request_new(const struct command *command, unsigned roles, const char *tenant, json_t *args);
 void request_free(struct request *request);
+
+/* The command as it might have been typed: keys as their fingerprints, what is long left out, and nothing
+ * that could pass for more than it is. */
+#define COMMAND_TEXT_SIZE 400
+void command_describe(const struct request *request, char text[COMMAND_TEXT_SIZE]);
+
+/* Whether its store step has changed anything. */
+bool command_changed(const struct request *request);
+
+/* Puts it in the audit trail, unless it has changed nothing. Any thread. */
+void command_record(const struct request *request);
 
 /* An argument as text, NULL if it was not given. Borrowed. */
 const char *request_arg(const struct request *request, const char *name);

@@ -166,6 +166,16 @@ static const char *parse_LOGINS(const char *text, void *value)
     return NULL;
 }
 
+static const char *parse_ROWS(const char *text, void *value)
+{
+    static const struct unit units[] = { { "", 1 }, { NULL, 0 } };
+    uint64_t number;
+    if (parse_number(text, units, 100000000, &number) != 0 || number == 0)
+        return "a whole number from 1 to 100000000";
+    *(unsigned *)value = (unsigned)number;
+    return NULL;
+}
+
 static const char *parse_DURATION(const char *text, void *value)
 {
     static const struct unit units[] = { { "ms", 1 },      { "s", 1000 },         { "m", 60 * 1000 },
@@ -189,6 +199,19 @@ static const char *parse_PATIENCE(const char *text, void *value)
 {
     const char *expected = parse_DURATION(text, value);
     return expected == NULL && *(unsigned *)value < 5000 ? "a duration of 5s or more, such as 45s" : expected;
+}
+
+/* How long something is kept. */
+static const char *parse_AGE(const char *text, void *value)
+{
+    static const struct unit units[] = {
+        { "s", 1 }, { "m", 60 }, { "h", 3600 }, { "d", 24 * 3600 }, { NULL, 0 }
+    };
+    uint64_t number;
+    if (parse_number(text, units, UINT64_C(3660) * 24 * 3600, &number) != 0 || number == 0)
+        return "a duration of more than 0 such as 12h or 90d, at most 3660d";
+    *(uint64_t *)value = number;
+    return NULL;
 }
 
 static const char *parse_SIZE(const char *text, void *value)

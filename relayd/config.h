@@ -47,6 +47,8 @@ struct config_networks {
 #define CONFIG_C_PATIENCE unsigned /* milliseconds, 5000 at least */
 #define CONFIG_C_DURATION unsigned /* milliseconds */
 #define CONFIG_C_SIZE uint64_t     /* bytes */
+#define CONFIG_C_AGE uint64_t      /* seconds, not 0 */
+#define CONFIG_C_ROWS unsigned     /* not 0 */
 
 /* All of relayd's configuration. It does not change once it is loaded, so every thread that holds it
  * may read it; a reload makes a new one. */

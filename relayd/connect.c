@@ -478,13 +478,22 @@ static void forget_device(struct connect *connect)
     charge_forget_device(&connect->charge);
 }
 
+static void demote(struct publication *publication)
+{
+    struct endpoint *endpoint = publication->endpoint;
+    bool served = endpoint->publications == publication;
+    directory_demote(publication);
+    if (served && endpoint->publications != publication)
+        publish_record_standby(endpoint->publications);
+}
+
 /* The device did not answer: the standbys of what was asked for serve from now on, and its channel stays
  * behind to be closed if the answer ever comes. */
 static void time_out(struct connect *connect)
 {
     struct publication *publication = publish_find(connect->device, connect->name, connect->port);
     if (publication != NULL)
-        directory_demote(publication);
+        demote(publication);
     if (!may_wait(connect)) {
         give_up(connect, REASON_open_timeout, NULL);
         return;

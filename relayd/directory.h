@@ -52,6 +52,9 @@ int directory_set_owner(struct directory *directory, const char *name, int64_t p
  * device name, which goes before any other ownership. */
 int64_t directory_owner(const struct directory *directory, const char *name, bool *own);
 
+/* The device that is called so; 0 if there is none. */
+int64_t directory_device(const struct directory *directory, const char *name);
+
 /* How many names outside its own a device owns. */
 unsigned directory_owned(const struct directory *directory, int64_t principal);
 

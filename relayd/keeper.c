@@ -1,9 +1,11 @@
 #include "relayd/keeper.h"
 
+#include "relayd/audit.h"
 #include "relayd/hash.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
 #include "relayd/store.h"
+#include "relayd/trail.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -358,6 +360,8 @@ static void serve_request(struct request *request)
     } else {
         atomic_store(&request->progress, REQUEST_STORED);
     }
+    if (steps->changes)
+        command_record(request);
     keeper.route(request);
 }
 
@@ -399,16 +403,21 @@ static bool serve_mail(struct mail *mail)
 }
 
 /* Takes all that is there before it writes: what a device that publishes and cancels without end has
- * posted meanwhile costs one row, and one wait for the disk. */
+ * posted meanwhile costs one row, and one wait for the disk. Events come last. */
 static void *run(void *arg)
 {
-    struct pollfd pollfd = { .fd = mailbox_fd(keeper.mailbox), .events = POLLIN };
+    struct pollfd pollfds[2] = { { .fd = mailbox_fd(keeper.mailbox), .events = POLLIN },
+                                 { .events = POLLIN } };
     (void)arg;
     do {
+        trail_serve(keeper.store);
+        int delay = trail_delay();
         bool waits = keeper.unwritten != NULL || !store_healthy();
-        poll(&pollfd, 1, waits ? RETRY_MS : -1);
+        pollfds[1].fd = trail_waits() ? -1 : audit_fd();
+        poll(pollfds, 2, waits && delay > RETRY_MS ? RETRY_MS : delay);
     } while (serve_mail(mailbox_take(keeper.mailbox, SIZE_MAX)));
     flush_for_good();
+    trail_end(keeper.store);
     return NULL;
 }
 

@@ -44,9 +44,11 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */
+#define LIMIT_CONSOLES 32        /* of them running a shell or a command, each with what it shows */
 #define LIMIT_PUBLICATIONS 1000  /* endpoints that it publishes */
 #define LIMIT_REFUSALS 32        /* of one kind, that are logged and told to the peer in a second */
 #define LIMIT_REFUSALS_KINDS 8   /* that are counted apart: what was refused, and why */
+#define LIMIT_REFUSALS_KEPT 8    /* for a shell that is opened later */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */
 #define LIMIT_UNSENT (1u << 20)  /* bytes that the peer may leave unread in our buffers */
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
@@ -63,6 +65,9 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_KEYS 32          /* of one of them */
 #define LIMIT_RULES 256        /* of one of them */
 
+/* Of an open shell: bytes that may wait for its reader, above which it loses lines of what happens. */
+#define LIMIT_FEED 16384
+
 /* Of one device. */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
 #define LIMIT_SETTINGS 1024   /* endpoints that set-endpoint has set */
@@ -70,6 +75,8 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of the process. */
 #define LIMIT_WRITES_BEHIND 65536 /* rows waiting for the keeper */
+#define LIMIT_EVENTS 65536        /* rows of the audit trail waiting for the keeper, of some 300 bytes each */
+#define LIMIT_EVENTS_OF_ONE 128   /* of them told apart, of one device or client */
 #define LIMIT_SOURCES 65536       /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64
 #define LIMIT_DESCRIPTOR_RESERVE 64   /* descriptors that sessions leave to everything else, */

@@ -213,7 +213,7 @@ static bool is_digits(const char *text)
     return *text != '\0' && text[strspn(text, "0123456789")] == '\0';
 }
 
-int live_disconnect(struct loop *loop, struct request *request)
+static int disconnect(struct loop *loop, struct request *request)
 {
     struct tenant *tenant = tenant_of(loop, request);
     struct session *session;
@@ -239,6 +239,13 @@ int live_disconnect(struct loop *loop, struct request *request)
     request->result = json_pack("{s:s, s:{s:i, s:i}}", "status", "disconnected", "closed", "sessions",
                                 (int)request->closed_sessions, "bridges", (int)request->closed_bridges);
     return 0;
+}
+
+int live_disconnect(struct loop *loop, struct request *request)
+{
+    int rc = disconnect(loop, request);
+    command_record(request);
+    return rc;
 }
 
 /* ---- Lists ---- */

@@ -1,3 +1,4 @@
+#include "relayd/audit.h"
 #include "relayd/config.h"
 #include "relayd/control.h"
 #include "relayd/gate.h"
@@ -8,6 +9,7 @@
 #include "relayd/reload.h"
 #include "relayd/store.h"
 #include "relayd/systemd.h"
+#include "relayd/trail.h"
 #include "relayd/worker.h"
 
 #include <errno.h>
@@ -202,7 +204,8 @@ static int start_threads(struct process *process, struct failure *failure)
     snprintf(path, sizeof(path), "%s/relayd.db", config->state_dir.text);
     sigfillset(&mask);
     pthread_sigmask(SIG_SETMASK, &mask, &old);
-    if (log_start() != 0)
+    trail_configure(config);
+    if (log_start() != 0 || audit_start() != 0)
         fail(failure, REASON_out_of_memory, "cannot start a thread");
     else
         process->keeper_up = keeper_start(path, worker_route, failure) == 0;
@@ -235,8 +238,10 @@ static void stop(struct process *process)
         control_stop();
     if (process->workers_up)
         worker_stop_all();
+    audit(&(struct audit_event){ .kind = EVENT_stop, .object = PACKAGE_VERSION });
     if (process->keeper_up)
         keeper_stop();
+    audit_stop();
     if (process->workers_up)
         worker_free_all();
     control_free();
@@ -261,6 +266,7 @@ static int run(struct process *process)
         return 1;
     }
     log_info("ready");
+    audit(&(struct audit_event){ .kind = EVENT_start, .object = PACKAGE_VERSION });
     systemd_ready("serving");
     event_base_dispatch(process->base);
     stop(process);

@@ -152,18 +152,30 @@ static void on_publish(struct session *session, ssh_message message)
     ssh_message_reply_default(message);
 }
 
+void publish_record_standby(const struct publication *standby)
+{
+    struct audit_event event = { .kind = EVENT_standby_serves, .object = standby->endpoint->key };
+    if (standby->session->state == SESSION_UP)
+        session_event(standby->session, &event);
+}
+
 static void withdraw(struct session *session, struct publication *publication)
 {
-    session_log(session, LOG_LEVEL_INFO, "withdrew %s", publication->endpoint->key);
-    session_event(session,
-                  &(struct audit_event){ .kind = EVENT_withdraw, .object = publication->endpoint->key });
+    char endpoint[NAME_SIZE + 8];
+    snprintf(endpoint, sizeof(endpoint), "%s", publication->endpoint->key);
+    session_log(session, LOG_LEVEL_INFO, "withdrew %s", endpoint);
     keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
                         publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
     session->npublications--;
     unsigned before = directory_count(session->tenant->directory);
+    struct publication *standby = publication == publication->endpoint->publications ? publication->next
+                                                                                     : NULL;
     directory_withdraw(session->tenant->directory, publication);
     charge_since(session, before);
+    session_event(session, &(struct audit_event){ .kind = EVENT_withdraw, .object = endpoint });
+    if (standby != NULL)
+        publish_record_standby(standby);
 }
 
 static void on_cancel(struct session *session, ssh_message message)

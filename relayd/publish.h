@@ -26,6 +26,9 @@ enum reason publish_check_right(const struct principal *device, const char *name
 /* True if all that the session publishes is still allowed by its rules and by who owns the names. */
 bool publish_still_allowed(const struct session *session);
 
+/* It serves again what a newer session served. */
+void publish_record_standby(const struct publication *standby);
+
 /* True if the session publishes, and newer ones serve all of that. */
 bool publish_is_standby(const struct session *session);
 

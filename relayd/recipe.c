@@ -47,16 +47,10 @@ static json_t *compose(write_part *write, const struct recipe *recipe)
     return part;
 }
 
-/* The name and the port of a row of `ls`; false if it is none. */
-static bool read_endpoint(const json_t *row, char name[NAME_SIZE], unsigned *port)
+static bool read_row(const json_t *row, char name[NAME_SIZE], uint16_t *port)
 {
-    const char *key = json_string_value(json_object_get(row, "endpoint"));
-    const char *colon = key != NULL ? strrchr(key, ':') : NULL;
-    if (colon == NULL || colon - key >= NAME_SIZE)
-        return false;
-    snprintf(name, NAME_SIZE, "%.*s", (int)(colon - key), key);
-    *port = (unsigned)atoi(colon + 1);
-    return true;
+    const char *endpoint = json_string_value(json_object_get(row, "endpoint"));
+    return endpoint != NULL && name_of_endpoint(endpoint, name, port);
 }
 
 static void write_known_hosts(FILE *out, const struct recipe *recipe)
@@ -85,17 +79,22 @@ static void write_ssh_config(FILE *out, const struct recipe *recipe)
         fprintf(out, "\nHost *.%s\n    ProxyJump relay-%s\n", recipe->tenant, recipe->tenant);
         return;
     }
+    bool none = true;
     json_array_foreach(recipe->endpoints, i, row) {
         char name[NAME_SIZE];
-        unsigned port;
-        if (read_endpoint(row, name, &port) && port == SSH_PORT)
-            fprintf(out, "\nHost %s.%s\n    HostName %s.%s\n    ProxyJump relay-%s\n", name, recipe->tenant,
-                    name, recipe->tenant, recipe->tenant);
+        uint16_t port;
+        if (!read_row(row, name, &port) || port != SSH_PORT)
+            continue;
+        fprintf(out, "\nHost %s.%s\n    HostName %s.%s\n    ProxyJump relay-%s\n", name, recipe->tenant, name,
+                recipe->tenant, recipe->tenant);
+        none = false;
     }
+    if (none)
+        fputs("\n# No SSH server that you may reach is online now: look again when one is.\n", out);
 }
 
 /* A local port for one that only root may listen on. */
-static unsigned local_port(unsigned port)
+static unsigned local_port(uint16_t port)
 {
     return port < 1024 ? 8000 + port : port;
 }
@@ -107,8 +106,8 @@ static json_t *forwards(const struct recipe *recipe)
     json_t *row, *lines = json_array();
     json_array_foreach(recipe->endpoints, i, row) {
         char name[NAME_SIZE], line[2 * NAME_SIZE + 64];
-        unsigned port;
-        if (!read_endpoint(row, name, &port) || port == SSH_PORT)
+        uint16_t port;
+        if (!read_row(row, name, &port) || port == SSH_PORT)
             continue;
         snprintf(line, sizeof(line), "ssh -N -L %u:%s:%u relay-%s", local_port(port), name, port,
                  recipe->tenant);
@@ -126,8 +125,8 @@ static void write_publishes(FILE *out, const struct recipe *recipe)
         fputs(" -R 22:localhost:22", out);
     json_array_foreach(recipe->endpoints, i, row) {
         char name[NAME_SIZE];
-        unsigned port;
-        if (!read_endpoint(row, name, &port))
+        uint16_t port;
+        if (!read_row(row, name, &port))
             continue;
         bool own = strcmp(name, recipe->name) == 0;
         fprintf(out, " -R %s%s%u:localhost:%u", own ? "" : name, own ? "" : ":", port, port);
@@ -243,8 +242,9 @@ static void write_device(FILE *out, const json_t *parts)
     fprintf(out, "# With systemd, as /etc/systemd/system/relay.service:\n%s", part(parts, "systemd_unit"));
 }
 
-char *recipe_text(const json_t *parts)
+char *recipe_text(const json_t *parts, unsigned columns)
 {
+    (void)columns;
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);

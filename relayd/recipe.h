@@ -35,7 +35,7 @@ json_t *recipe_client(const struct recipe *recipe);
 json_t *recipe_device(const struct recipe *recipe);
 
 /* The same as one file with comments; for a client an ssh_config. The caller frees it; NULL when out of
- * memory. */
-char *recipe_text(const json_t *parts);
+ * memory. It is as wide as it is. */
+char *recipe_text(const json_t *parts, unsigned columns);
 
 #endif

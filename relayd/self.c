@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define GREETING_ENDPOINTS 50
+
 unsigned self_roles(const struct session *session)
 {
     const struct principal *principal = session->principal;
@@ -23,8 +25,9 @@ json_t *self_help(struct session *session, const json_t *args, struct failure *f
         const struct command *command = command_at(i);
         if ((command->roles & self_roles(session)) == 0)
             continue;
-        char words[160];
-        snprintf(words, sizeof(words), "%s %s", command->words, command->arguments);
+        char words[256];
+        snprintf(words, sizeof(words), "%s%s%s", command->words, *command->arguments != '\0' ? " " : "",
+                 command->arguments);
         json_array_append_new(rows, json_pack("{s:s, s:s}", "command", words, "what_it_does", command->help));
     }
     return rows;
@@ -73,6 +76,22 @@ static int by_key(const void *a, const void *b)
     return strcmp((*left)->key, (*right)->key);
 }
 
+/* A device wants to know which of its sessions it is. */
+static json_t *endpoint_row(const struct session *session, const struct endpoint *endpoint)
+{
+    const struct session *server = endpoint->publications->session;
+    json_t *row = json_pack("{s:s, s:s}", "endpoint", endpoint->key, "device", server->principal->name);
+    if (session->principal->kind == PRINCIPAL_DEVICE) {
+        char by[SOURCE_TEXT_SIZE + 40] = "this session";
+        if (server != session)
+            snprintf(by, sizeof(by), "session %llu from %s", (unsigned long long)server->id, server->address);
+        json_object_set_new(row, "served_by", json_string(by));
+    }
+    const struct setting *setting = setting_find(session->tenant->settings, endpoint->name, endpoint->port);
+    json_object_set_new(row, "note", json_string(setting != NULL ? setting->note : ""));
+    return row;
+}
+
 json_t *self_ls(struct session *session, const json_t *args, struct failure *failure)
 {
     const char *pattern = json_string_value(json_object_get(args, "pattern"));
@@ -88,13 +107,8 @@ json_t *self_ls(struct session *session, const json_t *args, struct failure *fai
             found[n++] = endpoint;
     qsort(found, n, sizeof(*found), by_key);
     json_t *rows = json_array();
-    for (size_t i = 0; i < n; i++) {
-        const struct setting *setting = setting_find(session->tenant->settings, found[i]->name,
-                                                     found[i]->port);
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s}", "endpoint", found[i]->key, "device",
-                                              found[i]->publications->session->principal->name, "note",
-                                              setting != NULL ? setting->note : ""));
-    }
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(rows, endpoint_row(session, found[i]));
     free(found);
     return rows;
 }
@@ -131,11 +145,21 @@ json_t *self_config(struct session *session, const json_t *args, struct failure 
     return parts;
 }
 
+/* A greeting is for reading: of a fleet it shows the first few. */
 json_t *self_greeting(struct session *session)
 {
-    json_t *endpoints = self_ls(session, NULL, NULL);
-    json_t *greeting = self_whoami(session, NULL, NULL);
+    struct failure failure;
+    json_t *endpoints = self_ls(session, NULL, &failure);
+    json_t *greeting = self_whoami(session, NULL, &failure);
     bool device = session->principal->kind == PRINCIPAL_DEVICE;
+    size_t n = json_array_size(endpoints);
+    while (json_array_size(endpoints) > GREETING_ENDPOINTS)
+        json_array_remove(endpoints, json_array_size(endpoints) - 1);
     json_object_set_new(greeting, device ? "published" : "online", endpoints);
+    if (n > GREETING_ENDPOINTS) {
+        char more[64];
+        snprintf(more, sizeof(more), "%zu, see ssh RELAY ls", n - GREETING_ENDPOINTS);
+        json_object_set_new(greeting, "more", json_string(more));
+    }
     return greeting;
 }

@@ -1,5 +1,6 @@
 #include "relayd/store.h"
 
+#include "relayd/metrics.h"
 #include "schema/migrations.h"
 
 #include <sqlite3.h>
@@ -51,10 +52,16 @@ const char *store_version(void)
     return sqlite3_libversion();
 }
 
+const char *store_message(const struct store *store)
+{
+    return sqlite3_errmsg(store->db);
+}
+
 int store_failed(struct store *store, enum reason reason, struct failure *failure)
 {
     if (reason == REASON_store_unavailable)
         atomic_store(&healthy, false);
+    metrics_add(METRIC_store_errors, 1);
     return fail(failure, reason, "%s: %s", reason_sentence(reason), sqlite3_errmsg(store->db));
 }
 
@@ -270,6 +277,34 @@ int store_begin(struct store *store)
     if (rc < 0)
         atomic_store(&healthy, false);
     return rc < 0 ? -1 : 0;
+}
+
+/* That pragma cannot be set inside a transaction. */
+int store_begin_aside(struct store *store)
+{
+    sqlite3_busy_timeout(store->db, 0);
+    int rc = store_run(store, SQL_sync_later, "");
+    return rc < 0 || store_run(store, SQL_begin, "") < 0 ? -1 : 0;
+}
+
+static void end_aside(struct store *store)
+{
+    store_run(store, SQL_sync_at_once, "");
+    sqlite3_busy_timeout(store->db, PATIENCE_MS);
+}
+
+int store_commit_aside(struct store *store)
+{
+    if (store_run(store, SQL_commit, "") < 0)
+        return -1;
+    end_aside(store);
+    return 0;
+}
+
+void store_rollback_aside(struct store *store)
+{
+    store_rollback(store);
+    end_aside(store);
 }
 
 int store_commit(struct store *store)

@@ -52,8 +52,17 @@ json_t *store_rows(struct store *store, enum sql sql, const char *format, ...);
 int64_t store_last_id(struct store *store);
 
 int store_begin(struct store *store);
+
+/* The same for what can be tried again later: does not wait for whoever else holds the lock, does not wait
+ * for the disk to have it, and says nothing of the store's health. If either fails, take it back. */
+int store_begin_aside(struct store *store);
+int store_commit_aside(struct store *store);
+void store_rollback_aside(struct store *store);
 int store_commit(struct store *store);
 void store_rollback(struct store *store);
+
+/* What SQLite said last. Until the next call. */
+const char *store_message(const struct store *store);
 
 /* Fills in failure with `reason` and what SQLite said last, and returns -1. */
 int store_failed(struct store *store, enum reason reason, struct failure *failure);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <utlist.h>
 
 #define EXPIRY_CHECK_MAX_S 3600 /* the clock may be set: look again at least this often */
 
@@ -364,10 +365,66 @@ int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *n
     return load_settings(tenant, store_query(loop->store, SQL_get_settings_of_name, "it", tenant->id, name));
 }
 
+static void tell(const struct principal *principal, const struct audit_event *event)
+{
+    struct follower *follower;
+    if (principal != NULL)
+        DL_FOREACH(principal->followers, follower)
+            follower->tell(follower, event);
+}
+
+/* The device at the other end of what a client has opened; NULL if it is none, or has left. */
+static struct principal *other_end(const struct tenant *tenant, const struct audit_event *event)
+{
+    if (event->kind != EVENT_connect && event->kind != EVENT_bridge_closed)
+        return NULL;
+    return principal_find(tenant, directory_device(tenant->directory, event->peer));
+}
+
+static const char *or_empty(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
 void tenant_event(struct tenant *tenant, const struct audit_event *event)
 {
     struct audit_event whole = *event;
+    struct follower *follower;
     whole.tenant_id = tenant->id;
     whole.tenant = tenant->name;
+    whole.principal = or_empty(event->principal);
+    whole.address = or_empty(event->address);
+    whole.object = or_empty(event->object);
+    whole.peer = or_empty(event->peer);
     audit(&whole);
+    if (tenant->nfollowers == 0)
+        return;
+    const struct principal *subject = principal_find(tenant, whole.principal_id);
+    const struct principal *other = other_end(tenant, &whole);
+    tell(subject, &whole);
+    if (other != subject)
+        tell(other, &whole);
+    if (whole.kind == EVENT_publish || whole.kind == EVENT_withdraw)
+        DL_FOREACH2(tenant->clients, follower, tenant_next)
+            if (follower->principal != subject)
+                follower->tell(follower, &whole);
+}
+
+void tenant_follow(struct principal *principal, struct follower *follower)
+{
+    follower->principal = principal;
+    DL_APPEND(principal->followers, follower);
+    principal->tenant->nfollowers++;
+    if (principal->kind == PRINCIPAL_CLIENT)
+        DL_APPEND2(principal->tenant->clients, follower, tenant_prev, tenant_next);
+}
+
+void tenant_unfollow(struct follower *follower)
+{
+    DL_DELETE(follower->principal->followers, follower);
+    follower->principal->tenant->nfollowers--;
+    if (follower->tenant_prev != NULL)
+        DL_DELETE2(follower->principal->tenant->clients, follower, tenant_prev, tenant_next);
+    follower->principal = NULL;
+    follower->tenant_prev = follower->tenant_next = NULL;
 }

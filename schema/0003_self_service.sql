@@ -19,21 +19,21 @@ CREATE INDEX endpoint_settings_by_principal ON endpoint_settings (principal_id);
 CREATE INDEX pending_keys_by_expiry ON pending_keys (expires);
 
 -- The audit trail, by id and by name: ids keep a new tenant or principal of an old name from reading of
--- its namesake; there are no foreign keys, for the trail outlives what it tells of. tenant_id NULL: the
--- relay's own. reason is what its subject may know, cause what is true, for administrators.
+-- its namesake; there are no foreign keys, for the trail outlives what it tells of. tenant_id 0: the relay's
+-- own; -1: of whom has not logged in. reason is what its subject may know, cause what is true, for administrators.
 DROP TABLE events;
 
 CREATE TABLE events (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     time         INTEGER NOT NULL, -- UNIX seconds
-    tenant_id    INTEGER,
+    tenant_id    INTEGER NOT NULL,
     tenant       TEXT NOT NULL,
     principal_id INTEGER,
     principal    TEXT NOT NULL,
     address      TEXT NOT NULL,
     event        TEXT NOT NULL,
     object       TEXT NOT NULL,
-    peer         TEXT NOT NULL, -- the other end of a bridge
+    peer         TEXT NOT NULL, -- the other end of a bridge; of a command whom it concerns
     reason       TEXT NOT NULL, -- '': it was done
     cause        TEXT NOT NULL,
     count        INTEGER NOT NULL CHECK (count > 0),
@@ -43,4 +43,6 @@ CREATE TABLE events (
 ) STRICT;
 
 CREATE INDEX events_by_tenant ON events (tenant_id, id);
+CREATE INDEX events_by_time ON events (time);
 CREATE INDEX events_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL;
+CREATE INDEX refusals_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL AND reason <> '';

@@ -8,6 +8,7 @@
 
 #define COLUMNS_MAX 24
 #define WIDTH_MIN 20 /* a narrower screen gets lines of that */
+#define WIDTH_MAX 10000
 #define LAST_MIN 24  /* columns that the last one of a table needs for being wrapped */
 #define VALUE_MIN 16 /* columns that a value needs beside its name; with less it stands below */
 #define CUT_MIN 8    /* columns that are left at least of one that is cut */
@@ -310,20 +311,31 @@ static void render(const struct page *page, const json_t *value, int indent)
     }
 }
 
+static struct page page_open(char **text, size_t *size, unsigned width)
+{
+    int columns = width == 0 ? 0 : width < WIDTH_MIN ? WIDTH_MIN : width > WIDTH_MAX ? WIDTH_MAX : (int)width;
+    *text = NULL;
+    return (struct page){ open_memstream(text, size), columns, false };
+}
+
+static char *page_close(const struct page *page, char **text)
+{
+    if (fclose(page->out) == 0)
+        return *text;
+    free(*text);
+    return NULL;
+}
+
 static char *render_page(const json_t *value, unsigned width, bool cut)
 {
-    char *text = NULL;
+    char *text;
     size_t size;
-    struct page page = { open_memstream(&text, &size), (int)(width < WIDTH_MIN ? WIDTH_MIN : width), cut };
-    if (width == 0)
-        page.width = 0;
+    struct page page = page_open(&text, &size, width);
+    page.cut = cut;
     if (page.out == NULL)
         return NULL;
     render(&page, value, 0);
-    if (fclose(page.out) == 0)
-        return text;
-    free(text);
-    return NULL;
+    return page_close(&page, &text);
 }
 
 char *text_render_in(const json_t *value, unsigned width)
@@ -339,4 +351,21 @@ char *text_render_cut(const json_t *value, unsigned width)
 char *text_render(const json_t *value)
 {
     return text_render_in(value, 0);
+}
+
+char *text_line(const char *head, const char *text, unsigned width)
+{
+    char *line;
+    size_t size;
+    json_t *value = json_string(text);
+    struct page page = page_open(&line, &size, width);
+    if (page.out == NULL) {
+        json_decref(value);
+        return NULL;
+    }
+    fputs(head, page.out);
+    put_cell(&page, value, (int)strlen(head));
+    fputc('\n', page.out);
+    json_decref(value);
+    return page_close(&page, &line);
 }

@@ -19,4 +19,7 @@ char *text_render_in(const json_t *value, unsigned width);
  * ellipsis (in UTF-8) shows where. */
 char *text_render_cut(const json_t *value, unsigned width);
 
+/* A line that begins with `head`, a word of ours; what does not fit goes on below, behind its column. */
+char *text_line(const char *head, const char *text, unsigned width);
+
 #endif

@@ -105,7 +105,7 @@ Test(recipe, the_text_of_a_client_is_an_ssh_config)
 {
     struct recipe recipe = recipe_for("alice", "[{\"endpoint\":\"raspi:22\"},{\"endpoint\":\"raspi:80\"}]");
     recipe.guessed = true;
-    char *text = recipe_text(recipe_client(&recipe));
+    char *text = recipe_text(recipe_client(&recipe), 80);
     cr_expect_not_null(strstr(text, "# [relay.example.net]:2222 " KEY "\n"));
     cr_expect_not_null(strstr(text, "# public-address is not set"));
     for (const char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
@@ -116,5 +116,5 @@ Test(recipe, the_text_of_a_client_is_an_ssh_config)
 Test(recipe, a_known_place_is_not_called_a_guess)
 {
     struct recipe recipe = recipe_for("raspi", "[]");
-    cr_expect_null(strstr(recipe_text(recipe_device(&recipe)), "public-address"));
+    cr_expect_null(strstr(recipe_text(recipe_device(&recipe), 80), "public-address"));
 }
