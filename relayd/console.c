@@ -303,8 +303,8 @@ static json_t *read_args(const struct session *session, int n, char *words[], co
     usage_parse((*command)->arguments, &usage);
     json_t *args = usage_from_words(&usage, n - used, words + used, error, sizeof(error));
     if (args == NULL) {
-        fail(failure, REASON_bad_argument, "%s; usage: %s %s", error, (*command)->words,
-             (*command)->arguments);
+        fail(failure, REASON_bad_argument, "%s; usage: %s%s%s", error, (*command)->words,
+             *(*command)->arguments != '\0' ? " " : "", (*command)->arguments);
     } else if (command_authorise((*command)->words, self_roles(session), args, failure) == NULL) {
         json_decref(args);
         args = NULL;

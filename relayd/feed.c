@@ -114,8 +114,9 @@ static bool say_own(const struct session *session, const struct audit_event *eve
         say_why(event->reason, line);
         break;
     case EVENT_duplicate_publisher:
-        snprintf(line, FEED_LINE_SIZE, "two hosts publish %s at once, the newer one, from %s, serves it",
-                 event->object, event->address);
+        snprintf(line, FEED_LINE_SIZE,
+                 "%s is served by the newer of two live sessions, from %s: do two hosts have one key?",
+                 event->object, event->peer);
         break;
     case EVENT_standby_serves:
         if (server_of(session, event->object) == session)

@@ -60,13 +60,13 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_REQUESTS_PRINCIPAL 8
 #define LIMIT_REQUESTS_TENANT 32
 
+/* Of an open shell: bytes that may wait for its reader, above which it loses lines of what happens. */
+#define LIMIT_FEED 16384
+
 /* That a tenant's administrators may register; the relay's may go on. */
 #define LIMIT_REGISTERED 20000 /* devices and clients of a tenant */
 #define LIMIT_KEYS 32          /* of one of them */
 #define LIMIT_RULES 256        /* of one of them */
-
-/* Of an open shell: bytes that may wait for its reader, above which it loses lines of what happens. */
-#define LIMIT_FEED 16384
 
 /* Of one device. */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */

@@ -2,6 +2,7 @@
 
 #include "relayd/recipe.h"
 #include "relayd/session.h"
+#include "schema/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,25 @@ json_t *self_help(struct session *session, const json_t *args, struct failure *f
         json_array_append_new(rows, json_pack("{s:s, s:s}", "command", words, "what_it_does", command->help));
     }
     return rows;
+}
+
+char *self_help_text(const json_t *result, unsigned columns)
+{
+    char *text = NULL;
+    size_t i, size;
+    json_t *row;
+    FILE *out = open_memstream(&text, &size);
+    if (out == NULL)
+        return NULL;
+    json_array_foreach(result, i, row) {
+        text_write_line(out, "", json_string_value(json_object_get(row, "command")), columns);
+        text_write_line(out, "    ", json_string_value(json_object_get(row, "what_it_does")), columns);
+    }
+    text_write_line(out, "", "With --json any of them answers in JSON.", columns);
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
 }
 
 static json_t *rules_text(const struct principal *principal)

@@ -13,6 +13,9 @@ command_session_step self_config;
  * administrator of its tenant. */
 unsigned self_roles(const struct session *session);
 
+/* The result of help for people. */
+command_text self_help_text;
+
 /* The lines that greet a shell: who you are, what you may do, what is online. New reference. */
 json_t *self_greeting(struct session *session);
 

@@ -59,13 +59,6 @@ static const char *text_of(const json_t *row, const char *name)
     return text != NULL ? text : "";
 }
 
-static void put_line(FILE *out, const char *head, const char *text, unsigned columns)
-{
-    char *line = text_line(head, text, columns);
-    fputs(line != NULL ? line : "out of memory\n", out);
-    free(line);
-}
-
 /* 5 seconds ago, 2026-11-21T18:27:03Z: connect "web:80", 3 times
  *     not_reachable: there is no such ... */
 static void write_refusal(FILE *out, const json_t *row, unsigned columns)
@@ -77,9 +70,9 @@ static void write_refusal(FILE *out, const json_t *row, unsigned columns)
         snprintf(times, sizeof(times), ", %lld times", count);
     snprintf(text, sizeof(text), "%s, %s: %s %.800s%s", ago, text_of(row, "time"), text_of(row, "what"),
              text_of(row, "asked"), times);
-    put_line(out, "", text, columns);
+    text_write_line(out, "", text, columns);
     snprintf(text, sizeof(text), "%s: %s", text_of(row, "reason"), text_of(row, "remedy"));
-    put_line(out, "    ", text, columns);
+    text_write_line(out, "    ", text, columns);
 }
 
 char *why_text(const json_t *result, unsigned columns)
@@ -91,7 +84,7 @@ char *why_text(const json_t *result, unsigned columns)
     if (out == NULL)
         return NULL;
     if (json_array_size(result) == 0)
-        put_line(out, "", "Nothing was refused, as far back as the relay remembers.", columns);
+        text_write_line(out, "", "Nothing was refused, as far back as the relay remembers.", columns);
     json_array_foreach(result, i, row)
         write_refusal(out, row, columns);
     if (fclose(out) == 0)

@@ -311,11 +311,15 @@ static void render(const struct page *page, const json_t *value, int indent)
     }
 }
 
+static int columns_of(unsigned width)
+{
+    return width == 0 ? 0 : width < WIDTH_MIN ? WIDTH_MIN : width > WIDTH_MAX ? WIDTH_MAX : (int)width;
+}
+
 static struct page page_open(char **text, size_t *size, unsigned width)
 {
-    int columns = width == 0 ? 0 : width < WIDTH_MIN ? WIDTH_MIN : width > WIDTH_MAX ? WIDTH_MAX : (int)width;
     *text = NULL;
-    return (struct page){ open_memstream(text, size), columns, false };
+    return (struct page){ open_memstream(text, size), columns_of(width), false };
 }
 
 static char *page_close(const struct page *page, char **text)
@@ -353,19 +357,30 @@ char *text_render(const json_t *value)
     return text_render_in(value, 0);
 }
 
+void text_write_line(FILE *out, const char *head, const char *text, unsigned width)
+{
+    struct page page = { out, columns_of(width), false };
+    char *copy = text != NULL ? strdup(text) : NULL;
+    int at = (int)strlen(head);
+    fputs(head, out);
+    if (page.width > 0 && page.width - at < VALUE_MIN) {
+        at = 2;
+        fprintf(out, "\n%*s", at, "");
+    }
+    for (char *p = copy; p != NULL && *p != '\0'; p++)
+        *p = plain(*p);
+    put_wrapped(&page, copy != NULL ? copy : "?", at);
+    fputc('\n', out);
+    free(copy);
+}
+
 char *text_line(const char *head, const char *text, unsigned width)
 {
     char *line;
     size_t size;
-    json_t *value = json_string(text);
     struct page page = page_open(&line, &size, width);
-    if (page.out == NULL) {
-        json_decref(value);
+    if (page.out == NULL)
         return NULL;
-    }
-    fputs(head, page.out);
-    put_cell(&page, value, (int)strlen(head));
-    fputc('\n', page.out);
-    json_decref(value);
+    text_write_line(page.out, head, text, width);
     return page_close(&page, &line);
 }

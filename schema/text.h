@@ -2,6 +2,7 @@
 #define SCHEMA_TEXT_H
 
 #include <jansson.h>
+#include <stdio.h>
 
 /* Results for people: the same in relayctl and in the SSH session channel. Each returns text that
  * the caller frees, NULL when out of memory. Bytes outside 0x20..0x7e are shown as '?'. */
@@ -19,7 +20,9 @@ char *text_render_in(const json_t *value, unsigned width);
  * ellipsis (in UTF-8) shows where. */
 char *text_render_cut(const json_t *value, unsigned width);
 
-/* A line that begins with `head`, a word of ours; what does not fit goes on below, behind its column. */
+/* A line that begins with `head`, a word of ours; what does not fit goes on below, behind its column, or
+ * on a narrow screen all of it. */
+void text_write_line(FILE *out, const char *head, const char *text, unsigned width);
 char *text_line(const char *head, const char *text, unsigned width);
 
 #endif

@@ -255,6 +255,29 @@ Test(text, what_is_no_table_has_no_width_either)
     expect_in(20, "{}", "");
 }
 
+Test(text, lines_with_a_head)
+{
+    static const struct {
+        const char *head, *text;
+        unsigned width;
+        const char *expected;
+    } rows[] = {
+        { "12:00:00Z  ", "+ raspi:22 online", 80, "12:00:00Z  + raspi:22 online\n" },
+        { "12:00:00Z  ", "+ raspi:22 online", 0, "12:00:00Z  + raspi:22 online\n" },
+        { "12:00:00Z  ", "+ raspi:22 online", 27, "12:00:00Z  + raspi:22\n           online\n" },
+        { "12:00:00Z  ", "+ raspi:22 online", 20, "12:00:00Z  \n  + raspi:22 online\n" },
+        { "", "a b", 80, "a b\n" },
+        { "", "", 80, "\n" },
+        { "", "a\x1b[2J\n", 80, "a?[2J?\n" },
+        { "", "\xff\xc3 \x80", 80, "?? ?\n" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char *line = text_line(rows[i].head, rows[i].text, rows[i].width);
+        cr_expect_str_eq(line, rows[i].expected);
+        free(line);
+    }
+}
+
 /* ---- Cut ---- */
 
 static void expect_cut(unsigned width, const char *json, const char *expected)
