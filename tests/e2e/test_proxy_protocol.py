@@ -4,7 +4,8 @@ import ipaddress
 import struct
 
 import pytest
-from hostile import CLOSE, DATA, EOF, WINDOW_ADJUST, attach  # noqa: F401
+from faults import faults, make_faulty  # noqa: F401
+from hostile import CLOSE, CONFIRMATION, DATA, EOF, OPEN, OPEN_FAILURE, WINDOW_ADJUST, attach  # noqa: F401
 from net import Net, echoes, is_listening, pattern, read_all, read_exact
 from procs import until
 from test_systemd import manager  # noqa: F401
@@ -297,3 +298,88 @@ def test_the_header_is_no_byte_of_the_client(relay, net, raspi, alice):
     sock.close()
     until(lambda: not relay.list("bridges"), what="the bridge is over")
     assert relay.endpoint("raspi:7")["bytes_up"] == 5
+
+
+# ---- Out of memory
+
+
+class Pair:
+    """A raw device that serves eve:1, and a raw client; whoever has lost his connection logs in again."""
+
+    def __init__(self, relay, attach):  # noqa: F811
+        self.attach, self.principals = attach, [relay.add_device("eve"), relay.add_client("mallet")]
+        self.sessions = [None, None]
+
+    def here(self):
+        for i, session in enumerate(self.sessions):
+            if session is None or not session.is_active():
+                self.sessions[i] = self.attach(self.principals[i])
+                assert i == 1 or self.sessions[0].publish(b"eve", 1) == 1
+        return self.sessions
+
+    def first_bytes(self):
+        """What the device gets first when the client says hello; None if there is no bridge."""
+        device, client = self.sessions
+        own = client.direct(b"eve", 1)
+
+        def decided():
+            return (device.seen(OPEN) or client.seen(OPEN_FAILURE, own) or not device.is_active()
+                    or not client.is_active())
+
+        until(decided, what="an answer to the open")
+        if not device.seen(OPEN):
+            client.is_active() and client.expect(OPEN_FAILURE, channel=own)
+            return None
+        stream = device.confirm(device.incoming())
+        until(lambda: client.seen(CONFIRMATION, own) or client.seen(OPEN_FAILURE, own) or not client.is_active(),
+              what="an answer to the client")
+        if client.seen(CONFIRMATION, own):
+            client.opened(own).send(b"hello")
+        until(lambda: device.seen(DATA, stream.own) or device.seen(CLOSE, stream.own) or not device.is_active(),
+              what="bytes, or the end")
+        if not device.seen(DATA, stream.own):
+            return None
+        first = Reader(stream)(5)
+        stream.close()
+        return first
+
+
+def test_without_memory_no_byte_comes_before_the_header(make_faulty, faults, attach):  # noqa: F811
+    """Whichever allocation fails on the way of an open: the service gets the header, or nothing."""
+    relay = make_faulty()
+    pair = Pair(relay, attach)
+    switch(relay, "eve:1")
+    number, struck, refused = 0, True, 0
+    while struck:
+        number += 1
+        pair.here()
+        faults.fail_allocation(number)
+        first = pair.first_bytes()
+        struck = faults.struck
+        faults.fail_allocation(0)
+        assert relay.running and first in (None, SIGNATURE[:5]), number
+        assert first is not None or struck, number
+        refused += first is None
+        until(lambda: not relay.list("bridges"), what=f"no bridge is left of {number}")
+    assert number > 5 and refused > 2
+
+
+def test_it_is_set_or_not(make_faulty, faults, attach):  # noqa: F811
+    """What relayctl is told holds for the next connection, whichever allocation fails."""
+    relay = make_faulty()
+    pair = Pair(relay, attach)
+    number, struck, is_on = 0, True, False
+    while struck:
+        number += 1
+        pair.here()
+        faults.fail_allocation(number, own_only=True)
+        done = relay.ctl("set-endpoint", "eve:1", "--proxy-protocol", "off" if is_on else "on", check=False)
+        struck = faults.struck
+        faults.fail_allocation(0)
+        assert relay.running and (struck or done.returncode == 0), (number, done)
+        now_on = relay.endpoint("eve:1")["proxy_protocol"]
+        assert done.returncode != 0 or now_on is not is_on, (number, done)
+        is_on = now_on
+        pair.here()
+        assert pair.first_bytes() == (SIGNATURE[:5] if is_on else b"hello"), (number, done)
+    assert number > 5
