@@ -37,6 +37,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_allow] = { SCOPE_TENANT, true, registry_allow, live_apply, NULL },
     [COMMAND_disallow] = { SCOPE_TENANT, true, registry_disallow, live_apply, NULL },
     [COMMAND_move_endpoint] = { SCOPE_TENANT, true, registry_move_endpoint, live_apply, NULL },
+    [COMMAND_set_endpoint] = { SCOPE_TENANT, true, registry_set_endpoint, live_apply, NULL },
     [COMMAND_limit] = { SCOPE_TENANT, true, registry_limit, live_limit, NULL },
     [COMMAND_list_tenants] = { SCOPE_ALL, false, registry_list_tenants, live_list_tenants, NULL },
     [COMMAND_list_devices] = { SCOPE_TENANT, false, registry_list_devices, live_list_principals, NULL },

@@ -73,6 +73,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_SWAPS 3         /* sessions that took another's place at the limit of sessions, */
 #define LIMIT_SWAPS_S 60      /* each within so many seconds of the last: then two hosts take turns */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
+#define LIMIT_SETTINGS 1024   /* endpoints that set-endpoint has set */
 #define LIMIT_HISTORY 256     /* rows of endpoints that are kept beyond what it owns */
 
 /* Of keys that wait to be approved. */
