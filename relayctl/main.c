@@ -1,4 +1,6 @@
+#include "relayctl/batch.h"
 #include "relayctl/ctl.h"
+#include "relayctl/events.h"
 #include "relayctl/key.h"
 #include "relayctl/print.h"
 #include "relayctl/via.h"
@@ -31,6 +33,7 @@ struct options {
     const char *via;    /* NULL: over the socket */
     const char *ssh;
     int json;
+    int follow;
 };
 
 /* Those that may be run there; which of them the key may run, relayd knows. */
@@ -42,11 +45,13 @@ static int is_known(const struct options *options, const struct command *command
 static void print_usage(const struct options *options, FILE *out)
 {
     fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n"
-          "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n\n"
+          "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n"
+          "       relayctl [...] events [--follow] [ARGUMENTS]\n\n"
           "relayctl administers a running relayd, with --via over SSH, for the administrators of a tenant\n"
           "(relayctl --via DEST --help lists what there is for them). KEY is a public key, the name of a "
           ".pub file, or -\n"
-          "for standard input; RULE is PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
+          "for standard input; FILE has a key a line (see relayctl(8)); FINGERPRINT is SHA256:...; RULE is\n"
+          "PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
           out);
     for (size_t i = 0; i < NCOMMANDS; i++)
         if (is_known(options, &commands[i]))
@@ -70,6 +75,10 @@ static int take_option(struct options *options, int argc, char *argv[], int i)
             value = known[n].value;
     if (strcmp(argv[i], "--json") == 0) {
         options->json = 1;
+        return 1;
+    }
+    if (strcmp(argv[i], "--follow") == 0) {
+        options->follow = 1;
         return 1;
     }
     if (value == NULL)
@@ -139,6 +148,21 @@ static void complain_about_words(const struct options *options, int argc, char *
     fprintf(stderr, "\n");
 }
 
+/* Puts in the place of a file's name what is in it. */
+static int read_argument(json_t *args, const char *name, json_t *(*read)(const char *given))
+{
+    json_t *given = json_object_get(args, name);
+    const json_t *file = json_is_array(given) ? json_array_get(given, 0) : given;
+    if (given == NULL)
+        return 0;
+    if (json_array_size(given) > 1) {
+        fprintf(stderr, "relayctl: give one --%s at a time\n", name);
+        return -1;
+    }
+    json_t *content = read(json_string_value(file));
+    return content != NULL ? json_object_set_new(args, name, content) : -1;
+}
+
 /* The JSON arguments; NULL after a sentence on stderr. *status is the exit code then. */
 static json_t *make_args(const struct command *command, int argc, char *const argv[])
 {
@@ -151,33 +175,80 @@ static json_t *make_args(const struct command *command, int argc, char *const ar
                 *command->arguments ? " " : "", command->arguments);
         return NULL;
     }
-    const char *given = json_string_value(json_object_get(args, "key"));
-    if (given == NULL)
+    if (read_argument(args, "key", key_read) == 0 && read_argument(args, "batch", batch_read) == 0)
         return args;
-    json_t *key = key_read(given);
-    if (key == NULL) {
-        json_decref(args);
-        return NULL;
-    }
-    json_object_set_new(args, "key", key);
-    return args;
+    json_decref(args);
+    return NULL;
 }
 
-static json_t *exchange(const struct options *options, const struct command *command, json_t *args)
+/* A command over SSH is one line. */
+static int fits(const struct options *options, const json_t *args)
 {
-    if (options->via == NULL)
-        return ctl_exchange(options->socket, command->words,
-                            options->tenant != NULL ? options->tenant : "default", args);
+    if (options->via == NULL || json_array_size(json_object_get(args, "batch")) <= USAGE_LIST_MAX)
+        return 1;
+    fprintf(stderr, "relayctl: over SSH a batch has at most %d lines\n", USAGE_LIST_MAX);
+    return 0;
+}
+
+static json_t *exchange_via(const struct options *options, const struct command *command, json_t *args)
+{
     struct usage usage;
     char words[64];
-    snprintf(words, sizeof(words), "%s --json",
-             command->words); /* ssh would take a leading option for its own */
+    /* ssh would take a leading option for its own */
+    snprintf(words, sizeof(words), "%s --json", command->words);
     usage_parse(command->arguments, &usage);
     char *line = usage_to_line(&usage, words, args);
     json_t *answer = line != NULL ? via_exchange(options->ssh, options->via, line) : NULL;
     free(line);
     return answer;
 }
+
+/* Events are of all tenants, if none is named, nor anybody in one. */
+static const char *tenant_for(const struct options *options, const struct command *command,
+                              const json_t *args)
+{
+    int all = strcmp(command->words, "events") == 0 && json_object_get(args, "principal") == NULL;
+    return options->tenant != NULL ? options->tenant : all ? "*" : "default";
+}
+
+static json_t *exchange(const struct options *options, const struct command *command, json_t *args)
+{
+    return options->via != NULL
+               ? exchange_via(options, command, args)
+               : ctl_exchange(options->socket, command->words, tenant_for(options, command, args), args);
+}
+
+/* ---- events ---- */
+
+struct conversation {
+    const struct options *options;
+    const struct command *command;
+};
+
+static json_t *ask(const void *context, json_t *args)
+{
+    const struct conversation *conversation = context;
+    return exchange(conversation->options, conversation->command, args);
+}
+
+static void wait_for_relayd(const void *context)
+{
+    const struct conversation *conversation = context;
+    fprintf(stderr, "relayctl: waiting for relayd\n");
+    if (conversation->options->via == NULL)
+        ctl_wait(conversation->options->socket);
+    else
+        via_wait();
+}
+
+static int run_events(const struct options *options, const struct command *command, json_t *args)
+{
+    struct conversation conversation = { options, command };
+    struct events_source source = { ask, wait_for_relayd, &conversation };
+    return events_run(&source, args, options->json, options->follow);
+}
+
+/* ---- All others ---- */
 
 static int run(const struct options *options, const struct command *command, json_t *args)
 {
@@ -234,10 +305,17 @@ int main(int argc, char *argv[])
         complain_about_words(&options, words, argv + 1);
         return CTL_USAGE;
     }
+    int is_events = strcmp(command->words, "events") == 0;
+    if (options.follow && !is_events) {
+        fprintf(stderr, "relayctl: there is no use for --follow in %s\n", command->words);
+        return CTL_USAGE;
+    }
     json_t *args = make_args(command, words - used, argv + 1 + used);
     if (args == NULL)
         return CTL_USAGE;
-    int status = run(&options, command, args);
+    int status = CTL_USAGE;
+    if (fits(&options, args))
+        status = (is_events ? run_events : run)(&options, command, args);
     json_decref(args);
     return status;
 }

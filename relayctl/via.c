@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SSH_FAILED 255 /* its own exit status, when it could not connect */
+#define RETRY_S 5
 
 extern char **environ;
 
@@ -86,14 +88,14 @@ static json_t *read_document(int fd)
     return document;
 }
 
-/* relayd ends a command with 0 and its result, or with 1 and {"error":...}; anything else is not its answer.
- */
+/* relayd ends a command with 0 and its result, or with 1 or 2 and {"error":...}; anything else is not its
+ * answer. */
 static json_t *make_answer(json_t *document, int status)
 {
     json_t *error = json_object_get(document, "error");
     if (document != NULL && status == 0)
         return json_pack("{s:b, s:O}", "ok", 1, "result", document);
-    if (json_is_object(error) && status == 1)
+    if (json_is_object(error) && (status == 1 || status == 2))
         return json_pack("{s:b, s:O}", "ok", 0, "error", error);
     return NULL;
 }
@@ -120,4 +122,9 @@ json_t *via_exchange(const char *ssh, const char *dest, const char *line)
     free(argv);
     free(copy);
     return answer;
+}
+
+void via_wait(void)
+{
+    nanosleep(&(struct timespec){ .tv_sec = RETRY_S }, NULL);
 }

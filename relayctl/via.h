@@ -13,4 +13,7 @@
  * is not used. A new reference to an answer as ctl_exchange() has it, or NULL after a sentence on stderr. */
 json_t *via_exchange(const char *ssh, const char *dest, const char *line);
 
+/* Before another try: relayd holds back who comes too often. */
+void via_wait(void);
+
 #endif

@@ -31,6 +31,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_remove_device] = { SCOPE_TENANT, true, registry_remove_device, live_apply, NULL },
     [COMMAND_remove_client] = { SCOPE_TENANT, true, registry_remove_client, live_apply, NULL },
     [COMMAND_remove_key] = { SCOPE_TENANT, true, registry_remove_key, live_apply, NULL },
+    [COMMAND_remove_pending] = { SCOPE_TENANT, true, registry_remove_pending, NULL, NULL },
     [COMMAND_remove_endpoint] = { SCOPE_TENANT, true, registry_remove_endpoint, live_apply, NULL },
     [COMMAND_rename] = { SCOPE_TENANT, true, registry_rename, live_apply, NULL },
     [COMMAND_allow] = { SCOPE_TENANT, true, registry_allow, live_apply, NULL },
@@ -41,10 +42,12 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_list_devices] = { SCOPE_TENANT, false, registry_list_devices, live_list_principals, NULL },
     [COMMAND_list_clients] = { SCOPE_TENANT, false, registry_list_clients, live_list_principals, NULL },
     [COMMAND_list_keys] = { SCOPE_TENANT, false, registry_list_keys, NULL, NULL },
+    [COMMAND_list_pending] = { SCOPE_TENANT, false, registry_list_pending, NULL, NULL },
     [COMMAND_list_endpoints] = { SCOPE_TENANT, false, registry_list_endpoints, live_list_endpoints, NULL },
     [COMMAND_list_sessions] = { SCOPE_TENANT, false, registry_find_tenant, live_list_sessions, NULL },
     [COMMAND_list_bridges] = { SCOPE_TENANT, false, registry_find_tenant, live_list_bridges, NULL },
     [COMMAND_show] = { SCOPE_TENANT, false, registry_show, live_show, NULL },
+    [COMMAND_events] = { SCOPE_ANY, false, registry_events, NULL, NULL },
     [COMMAND_status] = { SCOPE_ALL, false, registry_status, live_status, NULL },
     [COMMAND_disconnect] = { SCOPE_TENANT, false, registry_find_tenant, live_disconnect, NULL },
     [COMMAND_reload] = { SCOPE_ALL, false, reload_read, reload_apply, NULL },
@@ -127,6 +130,7 @@ void request_free(struct request *request)
     json_decref(request->args);
     json_decref(request->result);
     config_release(request->config);
+    free(request->batch);
     free(request);
 }
 
@@ -162,6 +166,15 @@ void request_changed(struct request *request, int64_t principal_id)
 {
     request->changed = true;
     request->principal_id = principal_id;
+}
+
+int request_batch(struct request *request, size_t n)
+{
+    request->batch = calloc(n + 1, sizeof(*request->batch));
+    request->nbatch = n;
+    if (request->batch == NULL)
+        return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    return 0;
 }
 
 /* ---- For the log and the audit trail ---- */
@@ -200,14 +213,23 @@ static void add_value(char text[COMMAND_TEXT_SIZE], const char *name, const char
 
 static void add_argument(char text[COMMAND_TEXT_SIZE], const struct usage_arg *arg, const json_t *value)
 {
-    char option[sizeof(arg->name) + 2];
+    char option[sizeof(arg->name) + 2], lines[40];
+    if (json_is_false(value))
+        return;
     size_t n = json_is_array(value) ? json_array_size(value) : 1;
     snprintf(option, sizeof(option), "--%s", arg->name);
+    if (strcmp(arg->name, "batch") == 0) {
+        snprintf(lines, sizeof(lines), "%zu lines", n);
+        add_word(text, option);
+        add_word(text, lines);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         if (arg->option)
             add_word(text, option);
-        add_value(text, arg->name,
-                  json_string_value(json_is_array(value) ? json_array_get(value, i) : value));
+        if (!arg->flag)
+            add_value(text, arg->name,
+                      json_string_value(json_is_array(value) ? json_array_get(value, i) : value));
     }
 }
 
@@ -229,7 +251,7 @@ static const char *result_text(const struct request *request, const char *key)
     return text != NULL ? text : "";
 }
 
-bool command_changed(const struct request *request)
+bool command_had_effect(const struct request *request)
 {
     return request->failure.reason == REASON_none && strcmp(result_text(request, "status"), "unchanged") != 0;
 }
@@ -238,7 +260,7 @@ void command_record(const struct request *request)
 {
     char text[COMMAND_TEXT_SIZE];
     bool of_tenant = request->tenant_id > 0;
-    if (request->failure.reason == REASON_none && !command_changed(request))
+    if (request->failure.reason == REASON_none && !command_had_effect(request))
         return;
     command_describe(request, text);
     struct audit_event event = { .kind = EVENT_command,

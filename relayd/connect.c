@@ -1,5 +1,6 @@
 #include "relayd/connect.h"
 
+#include "relayd/metrics.h"
 #include "relayd/publish.h"
 
 #include <stdatomic.h>
@@ -151,7 +152,11 @@ static void record_end(const struct connect *connect, enum reason reason)
 {
     char endpoint[NAME_SIZE + 8];
     uint64_t up = connect->bridge.end[BRIDGE_CLIENT].bytes, down = connect->bridge.end[BRIDGE_DEVICE].bytes;
-    struct log_subject subject = { connect->tenant->name, connect->client_name, 0 };
+    struct log_subject subject = { .tenant = connect->tenant->name,
+                                   .principal = connect->client_name,
+                                   .address = connect->address,
+                                   .event = event_code(EVENT_bridge_closed),
+                                   .reason = reason != REASON_none ? reason_code(reason) : NULL };
     log_write(LOG_LEVEL_INFO, &subject, "bridge %llu closed: %llu bytes to %s, %llu bytes back",
               (unsigned long long)connect->id, (unsigned long long)up, endpoint_text(connect, endpoint),
               (unsigned long long)down);
@@ -294,6 +299,7 @@ static void start(struct connect *connect, enum reason otherwise)
     connect->device = publication->session;
     charge_device(&connect->charge, connect->device->principal, connect->client->loop->now);
     snprintf(connect->device_name, NAME_SIZE, "%s", connect->device->principal->name);
+    connect->key_id[BRIDGE_DEVICE] = connect->device->key_id;
     connect->channel[BRIDGE_DEVICE] = chan_open_forward(connect->device, &device_ops, connect, requested,
                                                         connect->port, connect->client->address,
                                                         connect->client->port);
@@ -321,6 +327,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
+    connect->key_id[BRIDGE_CLIENT] = session->key_id;
     snprintf(connect->address, sizeof(connect->address), "%s", session->address);
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
     enlist(connect);
@@ -397,10 +404,10 @@ static void record_begin(struct connect *connect)
 {
     char endpoint[NAME_SIZE + 8];
     connect->bridged = now_ms();
-    session_log(connect->client, LOG_LEVEL_INFO, "bridge %llu opened to %s (device session %llu)",
-                (unsigned long long)connect->id, endpoint_text(connect, endpoint),
-                (unsigned long long)connect->device->id);
     struct audit_event event = { .kind = EVENT_connect, .object = endpoint, .peer = connect->device_name };
+    session_log_event(connect->client, LOG_LEVEL_INFO, &event,
+                      "bridge %llu opened to %s (device session %llu)", (unsigned long long)connect->id,
+                      endpoint_text(connect, endpoint), (unsigned long long)connect->device->id);
     session_event(connect->client, &event);
 }
 
@@ -512,6 +519,7 @@ static bool write_some(struct connect *connect, enum bridge_side side, size_t al
     size_t n = chan_write(channel, front.iov_base, front.iov_len < allowed ? front.iov_len : allowed);
     bridge_wrote(&connect->bridge, side, n);
     charge_written(&connect->charge, side, n, channel->session->loop->now);
+    metrics_add(side == BRIDGE_DEVICE ? METRIC_bytes_up : METRIC_bytes_down, n);
     *budget -= n < *budget ? n : *budget;
     return n > 0;
 }

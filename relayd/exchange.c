@@ -1,12 +1,13 @@
 #include "relayd/exchange.h"
 
-#include "relayd/audit.h"
+#include "relayd/event.h"
 #include "relayd/keeper.h"
 #include "relayd/log.h"
 
 #include <event2/event.h>
 
 #define APPLY_TIMEOUT_S 5 /* after which a stored change is reported as not applied */
+#define BATCH_RATE 5000   /* lines that have a second more */
 
 /* It takes too long. What has not been begun never will be; of the rest we say what is known. */
 static enum reason give_up(struct request *request)
@@ -38,7 +39,8 @@ void exchange_init(struct exchange *exchange, struct event_base *base, exchange_
 
 void exchange_begin(struct exchange *exchange, struct request *request)
 {
-    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
+    size_t lines = json_array_size(json_object_get(request->args, "batch"));
+    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S + (time_t)(lines / BATCH_RATE) };
     exchange->request = request;
     request->exchange = exchange;
     evtimer_add(&exchange->timer, &delay);
@@ -59,33 +61,11 @@ static void log_change(const struct request *request, const struct log_subject *
 {
     const char *status = json_string_value(json_object_get(request->result, "status"));
     const char *name = json_string_value(json_object_get(request->result, "name"));
-    log_write(LOG_LEVEL_INFO, subject, "control: %s: %s %s; closed %u sessions and %u bridges",
-              request->command->words, status != NULL ? status : "done", name != NULL ? name : "",
-              request->closed_sessions, request->closed_bridges);
-}
-
-/* "add-device raspi" */
-static void record(const struct request *request)
-{
-    static const char *const keys[] = { "name", "session", "principal", "tenant" };
-    const struct actor *actor = &request->actor;
-    const char *whom = NULL;
-    char object[2 * NAME_SIZE];
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && whom == NULL; i++)
-        whom = request_arg(request, keys[i]);
-    snprintf(object, sizeof(object), "%s%s%.253s", request->command->words, whom != NULL ? " " : "",
-             whom != NULL ? whom : "");
-    struct audit_event event = {
-        .kind = EVENT_command,
-        .reason = request->failure.reason,
-        .tenant_id = request->tenant_id,
-        .principal_id = actor->principal_id,
-        .tenant = request->tenant,
-        .principal = actor->principal,
-        .address = actor->address,
-        .object = object,
-    };
-    audit(&event);
+    char text[COMMAND_TEXT_SIZE];
+    command_describe(request, text);
+    log_write(LOG_LEVEL_INFO, subject, "control: %s: %s %s; closed %u sessions and %u bridges", text,
+              status != NULL ? status : "done", name != NULL ? name : "", request->closed_sessions,
+              request->closed_bridges);
 }
 
 /* Also if nobody waits for it any more: what was done is done. */
@@ -96,14 +76,16 @@ static void log_outcome(const struct request *request)
         .tenant = request->tenant,
         .principal = actor->session != 0 ? actor->principal : NULL,
         .session = actor->session,
+        .address = actor->address,
+        .event = event_code(EVENT_command),
     };
-    if (request->failure.reason != REASON_none)
+    if (request->failure.reason != REASON_none) {
+        subject.reason = reason_code(request->failure.reason);
         log_write(LOG_LEVEL_INFO, &subject, "control: %s refused: %s: %s", request->command->words,
                   reason_code(request->failure.reason), request->failure.text);
-    else if (request->changed)
+    } else if (request->command->steps->changes && command_had_effect(request)) {
         log_change(request, &subject);
-    if (request->changed || (request->failure.reason != REASON_none && request->command->steps->changes))
-        record(request);
+    }
 }
 
 void exchange_end(struct request *request)

@@ -9,10 +9,12 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <utlist.h>
 
 #define RETRY_MS 1000 /* after which what could not be written is tried again */
 
@@ -44,8 +46,10 @@ static struct keeper {
     struct mailbox *mailbox;
     struct store *store;
     void (*route)(struct request *request);
-    struct seen *unwritten; /* hash by key, oldest first; the thread's own */
-    int64_t retry_at;       /* in ms of the monotonic clock: not to write before; 0: now */
+    struct seen *unwritten;       /* hash by key, oldest first; the thread's own */
+    struct enrolment *enrolments; /* that are not written yet; the thread's own */
+    atomic_uint nenrolments;      /* and those on their way to it */
+    int64_t retry_at;             /* in ms of the monotonic clock: not to write before; 0: now */
 } keeper;
 
 static int64_t now_ms(void)
@@ -293,6 +297,76 @@ static void serve_forget(struct forget *forget)
     free(forget);
 }
 
+/* ---- Keys that ask to be approved ---- */
+
+static void drop_enrolment(struct enrolment *enrolment)
+{
+    free(enrolment);
+    atomic_fetch_sub(&keeper.nenrolments, 1);
+}
+
+int keeper_enrol(struct enrolment *enrolment)
+{
+    bool room = atomic_fetch_add(&keeper.nenrolments, 1) < LIMIT_ENROLMENTS_BEHIND;
+    if (room && store_healthy() && mailbox_post(keeper.mailbox, &enrolment->mail) == 0)
+        return 0;
+    drop_enrolment(enrolment);
+    return -1;
+}
+
+static void tell_enrolment(const struct enrolment *enrolment)
+{
+    struct log_subject subject = { .tenant = enrolment->tenant };
+    struct audit_event event = { .kind = EVENT_enrol,
+                                 .reason = enrolment->outcome == ENROL_FULL ? REASON_too_many_pending
+                                                                            : REASON_none,
+                                 .tenant_id = enrolment->tenant_id,
+                                 .tenant = enrolment->tenant,
+                                 .address = enrolment->address,
+                                 .object = enrolment->fingerprint };
+    if (enrolment->outcome != ENROL_KEPT && enrolment->outcome != ENROL_FULL)
+        return;
+    audit(&event);
+    if (enrolment->outcome == ENROL_KEPT)
+        log_write(LOG_LEVEL_INFO, &subject, "key %s from %s waits to be approved", enrolment->fingerprint,
+                  enrolment->address);
+    else
+        log_write(LOG_LEVEL_WARN, &subject, "key %s from %s is not kept: %s", enrolment->fingerprint,
+                  enrolment->address, reason_sentence(REASON_too_many_pending));
+}
+
+static int write_enrolments(void)
+{
+    struct enrolment *enrolment;
+    if (store_begin(keeper.store) != 0)
+        return -1;
+    DL_FOREACH(keeper.enrolments, enrolment)
+        if (enrol_write(keeper.store, enrolment) != 0)
+            return -1;
+    return store_commit(keeper.store);
+}
+
+/* Those that the disk refuses are lost: they will ask again. */
+static void flush_enrolments(void)
+{
+    struct failure failure;
+    struct enrolment *enrolment, *next;
+    if (keeper.enrolments == NULL)
+        return;
+    bool written = write_enrolments() == 0;
+    if (!written) {
+        store_failed(keeper.store, REASON_store_unavailable, &failure);
+        store_rollback(keeper.store);
+        log_error("lost keys that asked to be approved: %s", failure.text);
+    }
+    DL_FOREACH_SAFE(keeper.enrolments, enrolment, next) {
+        if (written)
+            tell_enrolment(enrolment);
+        DL_DELETE(keeper.enrolments, enrolment);
+        drop_enrolment(enrolment);
+    }
+}
+
 /* ---- Requests ---- */
 
 void keeper_request(struct request *request)
@@ -300,11 +374,17 @@ void keeper_request(struct request *request)
     mailbox_post_always(keeper.mailbox, &request->mail);
 }
 
+size_t keeper_waiting(void)
+{
+    return mailbox_waiting(keeper.mailbox);
+}
+
 /* Over SSH: the tenant is the session's, by its id, and it must still be what it was when the command was
  * authorised. Whoever was removed or demoted by an earlier change does nothing any more. */
 static int check_actor(struct request *request)
 {
     const struct actor *actor = &request->actor;
+    request->tenant_id = actor->tenant_id;
     bool as_admin = (request->command->roles & actor->roles & ~(unsigned)ROLE_TENANT) == 0;
     int64_t may = store_value(keeper.store, SQL_actor_may, "iiii", actor->tenant_id, actor->principal_id,
                               actor->key_id, (int64_t)as_admin);
@@ -312,7 +392,6 @@ static int check_actor(struct request *request)
         return store_failed(keeper.store, REASON_registry_unavailable, &request->failure);
     if (may == 0)
         return fail(&request->failure, REASON_revoked, "%s", reason_sentence(REASON_revoked));
-    request->tenant_id = actor->tenant_id;
     return 0;
 }
 
@@ -320,7 +399,8 @@ static int find_tenant(struct request *request)
 {
     if (request->actor.session != 0)
         return check_actor(request);
-    if (request->command->steps->scope != SCOPE_TENANT)
+    enum command_scope scope = request->command->steps->scope;
+    if (scope == SCOPE_ALL || (scope == SCOPE_ANY && strcmp(request->tenant, COMMAND_ALL_TENANTS) == 0))
         return 0;
     request->tenant_id = store_value(keeper.store, SQL_find_tenant, "t", request->tenant);
     if (request->tenant_id < 0)
@@ -387,8 +467,11 @@ static bool serve_mail(struct mail *mail)
         struct mail *next = mail->next;
         if (mail->kind == MAIL_SEEN) {
             keep_seen((struct seen *)mail);
+        } else if (mail->kind == MAIL_ENROL) {
+            DL_APPEND(keeper.enrolments, (struct enrolment *)mail);
         } else {
             flush_unwritten();
+            flush_enrolments();
             if (mail->kind == MAIL_REQUEST)
                 serve_request((struct request *)mail);
             else if (mail->kind == MAIL_FORGET)
@@ -399,6 +482,7 @@ static bool serve_mail(struct mail *mail)
         mail = next;
     }
     flush_unwritten();
+    flush_enrolments();
     return go_on;
 }
 

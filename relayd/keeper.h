@@ -2,6 +2,7 @@
 #define RELAYD_KEEPER_H
 
 #include "relayd/command.h"
+#include "relayd/enrol.h"
 #include "relayd/name.h"
 
 #include <stdint.h>
@@ -19,6 +20,9 @@ void keeper_stop(void);
 /* Takes the request over. Any thread. */
 void keeper_request(struct request *request);
 
+/* How much waits for it. Any thread. */
+size_t keeper_waiting(void);
+
 /* A device or client that is here, or was until now; written behind, and dropped when too much waits. The
  * text is copied. Any thread. */
 void keeper_saw_login(int64_t principal_id, int64_t key_id, const char *address);
@@ -27,6 +31,10 @@ void keeper_saw_login(int64_t principal_id, int64_t key_id, const char *address)
  * too much waits. The text is copied. Any thread. */
 int keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *name, uint16_t port,
                         bool published);
+
+/* A key that asks to be approved: written behind. -1: too many are on their way, or the disk refuses. Takes
+ * it over. Any thread. */
+int keeper_enrol(struct enrolment *enrolment) __attribute__((warn_unused_result));
 
 /* After a change of who may have a name: takes back what publishers that were faster have left, all
  * rows of the name but the owner's, or those of a principal at and under the name that it had. */

@@ -54,6 +54,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
 #define LIMIT_LOGIN_ATTEMPTS 30  /* keys tried in one login, questions included */
 #define LIMIT_LOGIN_BYTES 65536  /* that the peer may send before it has logged in */
+#define LIMIT_ANSWER 15          /* seconds in which a peer that is asked whether it lives has to answer */
 #define LIMIT_LOGIN_SILENCE 3    /* seconds without a byte in a login, if others wait for its place */
 
 /* Of commands over SSH that wait for the keeper or for their answer. */
@@ -69,15 +70,25 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_RULES 256        /* of one of them */
 
 /* Of one device. */
+#define LIMIT_SWAPS 3         /* sessions that took another's place at the limit of sessions, */
+#define LIMIT_SWAPS_S 60      /* each within so many seconds of the last: then two hosts take turns */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
 #define LIMIT_HISTORY 256     /* rows of endpoints that are kept beyond what it owns */
+
+/* Of keys that wait to be approved. */
+#define LIMIT_PENDING 1000                /* of a tenant */
+#define LIMIT_PENDING_OF_SOURCE 100       /* of one source in it */
+#define LIMIT_PENDING_AGE (7 * 24 * 3600) /* seconds since one asked last */
 
 /* Of the process. */
 #define LIMIT_WRITES_BEHIND 65536 /* rows waiting for the keeper */
 #define LIMIT_EVENTS 65536        /* rows of the audit trail waiting for the keeper, of some 300 bytes each */
 #define LIMIT_EVENTS_OF_ONE 128   /* of them told apart, of one device or client */
-#define LIMIT_SOURCES 65536       /* that owe for failed logins, of 100 bytes each */
+#define LIMIT_ENROLMENTS_BEHIND 64 /* keys that ask to be approved, likewise */
+#define LIMIT_SOURCES 65536        /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64
+#define LIMIT_BATCH 100000            /* lines of a batch, */
+#define LIMIT_BATCH_BYTES (32u << 20) /* and bytes of the requests that bring it */
 #define LIMIT_DESCRIPTOR_RESERVE 64   /* descriptors that sessions leave to everything else, */
 #define LIMIT_DESCRIPTORS_A_WORKER 10 /* and for each worker */
 

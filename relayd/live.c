@@ -3,6 +3,7 @@
 #include "relayd/connect.h"
 #include "relayd/gate.h"
 #include "relayd/keeper.h"
+#include "relayd/metrics.h"
 #include "relayd/publish.h"
 #include "relayd/recipe.h"
 #include "relayd/self.h"
@@ -17,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <utlist.h>
+
+#define BATCH_PASS 256 /* principals of a batch that follow in one pass: about a millisecond */
 
 static json_t *time_text(time_t when)
 {
@@ -64,6 +67,13 @@ static bool is_lost(const struct session *session)
     return session != NULL && session->state > SESSION_UP;
 }
 
+/* A session may have gone and left something in its bridges. */
+static bool rests_on_key(const struct connect *connect, int64_t key_id)
+{
+    return key_id != 0 && connect->state == CONNECT_BRIDGED &&
+           (connect->key_id[BRIDGE_CLIENT] == key_id || connect->key_id[BRIDGE_DEVICE] == key_id);
+}
+
 /* Closes the bridges that the change makes illegal and those whose session it has closed, with all that
  * they hold. An open whose device has gone is left to a standby. */
 static void cut_bridges(struct request *request, struct tenant *tenant)
@@ -72,7 +82,7 @@ static void cut_bridges(struct request *request, struct tenant *tenant)
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
         bool lost = is_lost(connect->client) || is_lost(connect->device);
         bool bridged = connect->state == CONNECT_BRIDGED;
-        if (lost ? !bridged : connect_still_allowed(connect))
+        if (lost ? !bridged : connect_still_allowed(connect) && !rests_on_key(connect, request->key_id))
             continue;
         request->closed_bridges += bridged;
         connect_close(connect, REASON_revoked);
@@ -84,17 +94,18 @@ static bool key_is_there(struct loop *loop, const struct session *session)
     return store_value(loop->store, SQL_key_exists, "ii", session->key_id, session->principal->id) == 1;
 }
 
-/* A device has a name that it had not: who was faster to publish there loses it. */
-static void apply_new_name(struct request *request, struct tenant *tenant)
+/* Devices have names that were not theirs: who was faster to publish there loses them. */
+static void apply_new_names(struct request *request, struct tenant *tenant)
 {
     struct endpoint *endpoint = NULL;
     struct publication *publication;
     bool own;
     while ((endpoint = directory_next(tenant->directory, endpoint)) != NULL) {
-        if (directory_owner(tenant->directory, endpoint->name, &own) != request->principal_id || !own)
+        int64_t owner = directory_owner(tenant->directory, endpoint->name, &own);
+        if (!own)
             continue;
         DL_FOREACH(endpoint->publications, publication)
-            if (publication->session->principal->id != request->principal_id)
+            if (publication->session->principal->id != owner)
                 revoke_session(request, publication->session);
     }
 }
@@ -107,16 +118,12 @@ static bool has_demoted_itself(const struct request *request, const struct sessi
 
 /* The sessions of one principal, against what the registry says now. When it cannot be read they
  * are closed: nobody keeps a right that cannot be checked. -1: the directory is out of date. */
-static int apply_principal(struct loop *loop, struct request *request, struct tenant *tenant)
+static int apply_principal(struct loop *loop, struct request *request, struct tenant *tenant, int64_t id)
 {
     struct session *session;
-    struct principal *principal = principal_find(tenant, request->principal_id);
-    if (request->old_name[0] != '\0')
-        keeper_forget_history(tenant->id, request->principal_id, request->old_name);
-    if (tenant_refresh_device(loop, tenant, request->principal_id) != 0)
+    struct principal *principal = principal_find(tenant, id);
+    if (tenant_refresh_device(loop, tenant, id) != 0)
         return -1;
-    if (request->new_name)
-        apply_new_name(request, tenant);
     if (principal == NULL)
         return 0;
     bool there = principal_refresh(loop, tenant, principal) > 0;
@@ -125,6 +132,24 @@ static int apply_principal(struct loop *loop, struct request *request, struct te
             (!there || !key_is_there(loop, session) || !publish_still_allowed(session) ||
              has_demoted_itself(request, session)))
             revoke_session(request, session);
+    return 0;
+}
+
+/* The principal that has changed, or the next ones of a batch. 1: there are more; -1: the directory is out of
+ * date. */
+static int apply_principals(struct loop *loop, struct request *request, struct tenant *tenant)
+{
+    const int64_t *ids = request->nbatch > 0 ? request->batch : &request->principal_id;
+    size_t n = request->nbatch > 0 ? request->nbatch : 1;
+    if (request->old_name[0] != '\0')
+        keeper_forget_history(tenant->id, request->principal_id, request->old_name);
+    for (unsigned i = 0; i < BATCH_PASS && request->applied < n; i++, request->applied++)
+        if (ids[request->applied] != 0 && apply_principal(loop, request, tenant, ids[request->applied]) != 0)
+            return -1;
+    if (request->applied < n)
+        return 1;
+    if (request->new_name)
+        apply_new_names(request, tenant);
     return 0;
 }
 
@@ -169,11 +194,14 @@ int live_apply(struct loop *loop, struct request *request)
 {
     struct tenant *tenant = tenant_of(loop, request);
     if (tenant != NULL && request->changed) {
-        bool gone = request->principal_id == 0 && request->endpoint[0] == '\0';
+        bool all = request->principal_id == 0 && request->nbatch == 0 && request->endpoint[0] == '\0';
+        int rc = all ? -1
+                     : (request->endpoint[0] != '\0' ? apply_owner : apply_principals)(loop, request, tenant);
+        if (rc > 0)
+            return rc;
         /* A tenant that cannot follow the change goes as well, and is loaded anew at the next login:
          * its names would have wrong owners for ever. */
-        if (!gone)
-            gone = (request->endpoint[0] != '\0' ? apply_owner : apply_principal)(loop, request, tenant) != 0;
+        bool gone = rc < 0;
         if (gone)
             close_all_sessions(request, tenant);
         cut_bridges(request, tenant);
@@ -533,6 +561,35 @@ static json_t *memory_object(void)
     return json_pack("{s:I}", "heap_used", (json_int_t)(info.uordblks + info.hblkhd));
 }
 
+static json_t *counters_object(void)
+{
+    json_t *counters = json_object();
+    for (enum metric metric = 0; metric < METRIC_COUNT; metric++)
+        json_object_set_new(counters, metric_name(metric), json_integer((json_int_t)metrics_value(metric)));
+    return counters;
+}
+
+/* What has come since the start; what was done has the reason "ok". */
+static json_t *event_rows(void)
+{
+    json_t *rows = json_array();
+    for (enum event_kind kind = 0; kind < EVENT_COUNT; kind++)
+        for (enum reason reason = 0; reason < REASON_COUNT; reason++) {
+            json_int_t count = (json_int_t)metrics_events(kind, reason);
+            if (count > 0)
+                json_array_append_new(rows, json_pack("{s:s, s:s, s:I}", "event", event_code(kind), "reason",
+                                                      reason == REASON_none ? "ok" : reason_code(reason),
+                                                      "count", count));
+        }
+    return rows;
+}
+
+static json_t *queues_object(void)
+{
+    return json_pack("{s:I, s:I, s:I}", "keeper", (json_int_t)keeper_waiting(), "events",
+                     (json_int_t)audit_waiting(), "log_bytes", (json_int_t)log_waiting());
+}
+
 int live_status(struct loop *loop, struct request *request)
 {
     const struct tenant *tenant, *next;
@@ -547,6 +604,9 @@ int live_status(struct loop *loop, struct request *request)
                                                  "connections_refused", (json_int_t)refused));
         json_object_update(status, request->result);
         json_object_set_new(status, "memory", memory_object());
+        json_object_set_new(status, "queues", queues_object());
+        json_object_set_new(status, "counters", counters_object());
+        json_object_set_new(status, "events", event_rows());
         json_decref(request->result);
         request->result = status;
     }
@@ -559,6 +619,7 @@ int live_status(struct loop *loop, struct request *request)
     }
     add_to(request->result, "endpoints", endpoints);
     add_to(request->result, "bridges", bridges);
+    add_to(json_object_get(request->result, "queues"), "workers", (json_int_t)mailbox_waiting(loop->mailbox));
     return 0;
 }
 

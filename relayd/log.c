@@ -126,16 +126,28 @@ static size_t format_text(const char *level, const char *time, const struct log_
     return (size_t)n < size ? (size_t)n : size - 1;
 }
 
+static void add_member(json_t *object, const char *key, const char *text)
+{
+    char plain[256];
+    if (text == NULL)
+        return;
+    log_escape(text, plain, sizeof(plain));
+    json_object_set_new(object, key, json_string(plain));
+}
+
 static size_t format_json(const char *level, const char *time, const struct log_subject *subject,
                           const char *message, char *line, size_t size)
 {
+    static const struct log_subject nobody;
     json_t *object = json_pack("{s:s, s:s}", "time", time, "level", level);
-    if (subject != NULL && subject->tenant != NULL)
-        json_object_set_new(object, "tenant", json_string(subject->tenant));
-    if (subject != NULL && subject->principal != NULL)
-        json_object_set_new(object, "principal", json_string(subject->principal));
-    if (subject != NULL && subject->session != 0)
+    subject = subject != NULL ? subject : &nobody;
+    add_member(object, "tenant", subject->tenant);
+    add_member(object, "principal", subject->principal);
+    if (subject->session != 0)
         json_object_set_new(object, "session", json_integer((json_int_t)subject->session));
+    add_member(object, "address", subject->address);
+    add_member(object, "event", subject->event);
+    add_member(object, "reason", subject->reason);
     json_object_set_new(object, "message", json_string(message));
 
     size_t n = json_dumpb(object, line, size - 1, JSON_COMPACT);
@@ -333,6 +345,14 @@ void log_stop(void)
         }
     }
     pthread_mutex_unlock(&queue.lock);
+}
+
+size_t log_waiting(void)
+{
+    pthread_mutex_lock(&queue.lock);
+    size_t used = queue.state == QUEUE_ON ? queue.filling->used : 0;
+    pthread_mutex_unlock(&queue.lock);
+    return used;
 }
 
 void log_write(enum log_level level, const struct log_subject *subject, const char *fmt, ...)

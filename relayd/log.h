@@ -12,12 +12,14 @@
  * are dropped, and their number is written in their place. */
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* Whom a line is about; NULL and 0 are left out. A line with neither principal nor session is relayd's own:
- * what it says of a tenant was done by an administrator. */
+/* Whom a line is about, and for lines as JSON alone, from where, and by the codes of events.def and
+ * reasons.def what; NULL and 0 are left out. A line with neither principal nor session is relayd's own: what
+ * it says of a tenant was done by an administrator. */
 struct log_subject {
     const char *tenant;
     const char *principal;
     uint64_t session;
+    const char *address, *event, *reason;
 };
 
 /* Any thread, any time. */
@@ -29,6 +31,9 @@ int log_start(void) __attribute__((warn_unused_result));
 /* Ends it when all is written, or after 2 s, when the reader does not read: the rest is lost then, and
  * what is logged later. The main thread, when no other is left. */
 void log_stop(void);
+
+/* Bytes of lines that wait to be written. Any thread. */
+size_t log_waiting(void);
 
 void log_write(enum log_level level, const struct log_subject *subject, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

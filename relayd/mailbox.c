@@ -73,6 +73,14 @@ void mailbox_post_always(struct mailbox *mailbox, struct mail *mail)
     pthread_mutex_unlock(&mailbox->lock);
 }
 
+size_t mailbox_waiting(struct mailbox *mailbox)
+{
+    pthread_mutex_lock(&mailbox->lock);
+    size_t n = mailbox->n;
+    pthread_mutex_unlock(&mailbox->lock);
+    return n;
+}
+
 /* Behind the first n. Called with the lock held: all of them are taken without a walk. */
 static struct mail **behind(struct mailbox *mailbox, size_t n)
 {

@@ -12,6 +12,7 @@ enum mail_kind {
     MAIL_ANSWER,     /* struct request: back at the session's worker */
     MAIL_SEEN,       /* struct seen: something to write behind, to the keeper */
     MAIL_FORGET,     /* struct forget: rows to take back, to the keeper */
+    MAIL_ENROL,      /* struct enrolment: a key that waits to be approved, to the keeper */
     MAIL_STOP,       /* struct mail alone: the thread is to end */
 };
 
@@ -37,6 +38,9 @@ int mailbox_post(struct mailbox *mailbox, struct mail *mail) __attribute__((warn
 
 /* For mail whose number is bounded elsewhere (sessions, requests): never refused. */
 void mailbox_post_always(struct mailbox *mailbox, struct mail *mail);
+
+/* How many wait in it. Any thread. */
+size_t mailbox_waiting(struct mailbox *mailbox);
 
 /* Takes up to max mails, oldest first; NULL if there is none. The descriptor stays readable if
  * more wait. */

@@ -95,6 +95,13 @@ static void charge_since(const struct session *session, unsigned before)
     accounts_charge(&accounts, LIMIT_endpoints, now - before);
 }
 
+static void record(struct session *session, enum event_kind kind, const char *verb, const char *endpoint)
+{
+    struct audit_event event = { .kind = kind, .object = endpoint };
+    session_log_event(session, LOG_LEVEL_INFO, &event, "%s %s", verb, endpoint);
+    session_event(session, &event);
+}
+
 /* The decision stands at once; its row is written behind. What is refused leaves neither. */
 static enum reason publish(struct session *session, const char *requested, uint16_t *port,
                            char detail[ACCOUNT_TEXT_SIZE])
@@ -125,10 +132,10 @@ static enum reason publish(struct session *session, const char *requested, uint1
     DL_APPEND2(session->publications, publication, of_prev, of_next);
     session->npublications++;
     charge_since(session, before);
+    if (publication->next != NULL && publication->next->session->state == SESSION_UP)
+        session_doubt(publication->next->session);
     tenant->has_news = session->loop->has_news = true; /* for the opens that wait: connect_resume() */
-    session_log(session, LOG_LEVEL_INFO, "published %s", publication->endpoint->key);
-    session_event(session,
-                  &(struct audit_event){ .kind = EVENT_publish, .object = publication->endpoint->key });
+    record(session, EVENT_publish, "published", publication->endpoint->key);
     return REASON_none;
 }
 
@@ -163,7 +170,6 @@ static void withdraw(struct session *session, struct publication *publication)
 {
     char endpoint[NAME_SIZE + 8];
     snprintf(endpoint, sizeof(endpoint), "%s", publication->endpoint->key);
-    session_log(session, LOG_LEVEL_INFO, "withdrew %s", endpoint);
     keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
                         publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
@@ -173,7 +179,7 @@ static void withdraw(struct session *session, struct publication *publication)
                                                                                      : NULL;
     directory_withdraw(session->tenant->directory, publication);
     charge_since(session, before);
-    session_event(session, &(struct audit_event){ .kind = EVENT_withdraw, .object = endpoint });
+    record(session, EVENT_withdraw, "withdrew", endpoint);
     if (standby != NULL)
         publish_record_standby(standby);
 }

@@ -1,5 +1,6 @@
 #include "relayd/registry.h"
 
+#include "relayd/enrol.h"
 #include "relayd/entry.h"
 #include "relayd/limits.h"
 #include "relayd/policy.h"
@@ -24,6 +25,9 @@ int registry_add_tenant(struct store *store, struct request *request)
             &request->failure, REASON_bad_name,
             "\"%.253s\" cannot be a tenant's name: use one label of lower-case letters, digits, '-', '_'",
             name);
+    if (strcmp(name, ENROL_USER) == 0)
+        return fail(&request->failure, REASON_bad_name,
+                    "\"%s\" cannot be a tenant's name: as a user name it asks to be enrolled", name);
     int64_t id = store_value(store, SQL_find_tenant, "t", name);
     if (id < 0)
         return entry_failed(store, request);
@@ -80,16 +84,33 @@ int registry_remove_key(struct store *store, struct request *request)
     char name[NAME_SIZE];
     if (entry_get(store, request, request_arg(request, "name"), &entry, name) != 0)
         return -1;
-    int n = store_run(store, SQL_remove_key, "it", entry.id, fingerprint);
-    if (n < 0)
+    request->key_id = store_value(store, SQL_remove_key, "it", entry.id, fingerprint);
+    if (request->key_id < 0)
         return entry_failed(store, request);
-    if (n == 0)
+    if (request->key_id == 0)
         return fail(&request->failure, REASON_not_found,
                     "%s has no key %.80s: relayctl list keys shows the fingerprints", name, fingerprint);
     request_changed(request, entry.id);
     request_done(request, "removed", name);
     json_object_set_new(request->result, "kind", json_string("key"));
     json_object_set_new(request->result, "fingerprint", json_string(fingerprint));
+    return 0;
+}
+
+int registry_remove_pending(struct store *store, struct request *request)
+{
+    const char *fingerprint = request_arg(request, "fingerprint");
+    int n = store_run(store, SQL_remove_pending, "it", request->tenant_id, fingerprint);
+    if (n < 0)
+        return entry_failed(store, request);
+    if (n == 0 && strcmp(fingerprint, "all") != 0)
+        return fail(&request->failure, REASON_not_found,
+                    "no key %.80s waits in tenant %s: see relayctl list pending", fingerprint,
+                    request->tenant);
+    request->changed = n > 0;
+    request_result(request,
+                   json_pack("{s:s, s:s, s:s, s:s}", "status", n > 0 ? "removed" : "unchanged", "tenant",
+                             request->tenant, "kind", "pending key", "fingerprint", fingerprint));
     return 0;
 }
 

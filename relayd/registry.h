@@ -15,6 +15,7 @@ command_store_step registry_set_admin;
 command_store_step registry_remove_device;
 command_store_step registry_remove_client;
 command_store_step registry_remove_key;
+command_store_step registry_remove_pending;
 command_store_step registry_remove_endpoint;
 command_store_step registry_rename;
 command_store_step registry_allow;
@@ -26,8 +27,10 @@ command_store_step registry_list_tenants;
 command_store_step registry_list_devices;
 command_store_step registry_list_clients;
 command_store_step registry_list_keys;
+command_store_step registry_list_pending;
 command_store_step registry_list_endpoints;
 command_store_step registry_show;
+command_store_step registry_events;
 command_store_step registry_status;
 
 #endif

@@ -32,6 +32,7 @@ struct log_subject session_subject(const struct session *session)
         .tenant = session->tenant != NULL ? session->tenant->name : NULL,
         .principal = session->principal != NULL ? session->principal->name : NULL,
         .session = session->id,
+        .address = session->address,
     };
 }
 
@@ -199,6 +200,8 @@ static void record_end(struct session *session)
         event.kind = EVENT_login;
     if (session->tenant != NULL || (session->tenant_id == 0 && !left))
         session_event(session, &event);
+    session_log_event(session, LOG_LEVEL_INFO, &event, "closed: %s%s%s", reason_sentence(session->end_reason),
+                      session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
 }
 
 void session_free(struct session *session)
@@ -207,8 +210,6 @@ void session_free(struct session *session)
     assert(session->channels == NULL && session->publications == NULL);
     session_log_refusals(session);
     record_end(session);
-    session_log(session, LOG_LEVEL_INFO, "closed: %s%s%s", reason_sentence(session->end_reason),
-                session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
     if (session->end_reason != REASON_peer_left)
         sshio_disconnect(session->ssh, reason_sentence(session->end_reason));
     session_detach(session);
@@ -353,6 +354,12 @@ bool session_may_write(struct session *session)
     return true;
 }
 
+void session_doubt(struct session *session)
+{
+    session->doubted = LIMIT_ANSWER + 1;
+    session_watch(session);
+}
+
 void session_list_work(struct channel *channel)
 {
     struct session *session = channel->session;
@@ -472,8 +479,8 @@ void session_refuse_event(struct session *session, const struct audit_event *eve
     log_quote(event->object, plain, sizeof(plain));
     snprintf(text, sizeof(text), "refused %s %s: %s: %s", event_code(event->kind), plain,
              reason_code(event->reason), reason_sentence(event->reason));
-    session_log(session, LOG_LEVEL_WARN, "%s%s%s%s", text, detail != NULL ? " (" : "",
-                detail != NULL ? detail : "", detail != NULL ? ")" : "");
+    session_log_event(session, LOG_LEVEL_WARN, event, "%s%s%s%s", text, detail != NULL ? " (" : "",
+                      detail != NULL ? detail : "", detail != NULL ? ")" : "");
     if (session->state == SESSION_UP) {
         add_note(session, text);
         remember(session, text);

@@ -88,8 +88,11 @@ struct session {
     uint64_t heard_at;  /* socket.in_bytes at the last tick of the login or the watch */
     uint64_t sent_at;   /* socket.out_bytes then */
     unsigned silent;    /* ticks for which it has owed an answer and sent nothing */
-    uint64_t mute_out;  /* raw.out_packets, and */
-    uint64_t mute_in;   /* raw.in_packets when that last moved */
+    unsigned
+        doubted; /* ticks that it has left to show that it lives beside a newer session; 0: nobody asks */
+    uint64_t doubted_at; /* socket.in_bytes when it was asked */
+    uint64_t mute_out;   /* raw.out_packets, and */
+    uint64_t mute_in;    /* raw.in_packets when that last moved */
     struct ssh_counter_struct raw, socket;
     struct ssh_callbacks_struct callbacks;
     struct event read_event, write_event, timer, tick;
@@ -144,6 +147,10 @@ void session_leave(struct session *session, enum reason reason);
 /* Fires once; 0 ms takes it back. */
 void session_set_timer(struct session *session, unsigned ms);
 
+/* A newer session of its device serves what it served. If it still lives, two hosts use one identity:
+ * watch_serve() asks it. */
+void session_doubt(struct session *session);
+
 /* The peer owes an answer, or an acknowledgement at least: watch_serve() looks in a second. */
 void session_watch(struct session *session);
 
@@ -178,6 +185,15 @@ struct log_subject session_subject(const struct session *session);
 #define session_log(session, level, ...)                                                                     \
     do {                                                                                                     \
         struct log_subject subject_ = session_subject(session);                                              \
+        log_write(level, &subject_, __VA_ARGS__);                                                            \
+    } while (0)
+
+/* The line of an event, which says by its codes what it is. */
+#define session_log_event(session, level, event_, ...)                                                       \
+    do {                                                                                                     \
+        struct log_subject subject_ = session_subject(session);                                              \
+        subject_.event = event_code((event_)->kind);                                                         \
+        subject_.reason = (event_)->reason != REASON_none ? reason_code((event_)->reason) : NULL;            \
         log_write(level, &subject_, __VA_ARGS__);                                                            \
     } while (0)
 

@@ -34,6 +34,8 @@ struct principal {
     struct rules rules;
     struct account account;
     unsigned nsessions, nconnects; /* it is freed with the last */
+    unsigned swaps;                /* sessions that took another's place, */
+    time_t swapped_at;             /* the last of them then */
     struct tenant *tenant;
     struct follower *followers;
     struct event *expiry; /* closes its sessions when it expires; NULL if it never does */

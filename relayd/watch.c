@@ -5,8 +5,6 @@
 #include <sys/socket.h>
 #include <utlist.h>
 
-#define ANSWER_S 15 /* for the answer when it was asked */
-
 /* A little early, so that what TCP rounds up does not make it late. */
 static unsigned patience_of_tcp(unsigned dead_ms)
 {
@@ -45,11 +43,44 @@ static void count_silence(struct session *session)
     unsigned patience = session->loop->config->open_timeout / 1000;
     patience = patience > 0 ? patience : 1;
     session->silent++;
-    if (session->silent >= patience + ANSWER_S) {
+    if (session->silent >= patience + LIMIT_ANSWER) {
         session_close(session, REASON_peer_silent, "it was asked and did not answer");
     } else if (session->silent >= patience) {
         sshio_ask(session->ssh);
         session_touch(session);
+    }
+}
+
+static void record_duplicate(struct session *session, const struct publication *publication)
+{
+    const char *other = publication->endpoint->publications->session->address;
+    struct audit_event event = { .kind = EVENT_duplicate_publisher,
+                                 .object = publication->endpoint->key,
+                                 .peer = other };
+    session_log_event(
+        session, LOG_LEVEL_WARN, &event,
+        "%s is served by a newer session from %s, and this one lives: do two hosts have one key?",
+        publication->endpoint->key, other);
+    session_event(session, &event);
+}
+
+/* A standby whose host is dead, as after a power cut, does not answer. */
+static void check_doubted(struct session *session)
+{
+    struct publication *publication;
+    if (session->doubted == 0 || session_parked(session))
+        return;
+    if (session->doubted-- > LIMIT_ANSWER) {
+        session->doubted_at = session->socket.in_bytes;
+        sshio_ask(session->ssh);
+        session_touch(session);
+    } else if (session->socket.in_bytes != session->doubted_at) {
+        session->doubted = 0;
+        DL_FOREACH2(session->publications, publication, of_next)
+            if (publication->endpoint->publications != publication)
+                break;
+        if (publication != NULL)
+            record_duplicate(session, publication);
     }
 }
 
@@ -66,9 +97,10 @@ static void tick(struct session *session)
         count_silence(session);
     if (!delivered && since_ack >= dead)
         session_close(session, REASON_peer_silent, "nothing that it was sent arrives");
+    check_doubted(session);
     session->heard_at = session->socket.in_bytes;
     session->sent_at = session->socket.out_bytes;
-    if (!delivered || owes)
+    if (!delivered || owes || session->doubted > 0)
         session_watch(session);
 }
 

@@ -122,7 +122,10 @@ static void receive_connection(struct worker *worker, struct connection *connect
 
 static void receive_request(struct worker *worker, struct request *request)
 {
-    request->command->steps->live(&worker->loop, request);
+    if (request->command->steps->live(&worker->loop, request) > 0) {
+        mailbox_post_always(worker->loop.mailbox, &request->mail);
+        return;
+    }
     request->next_worker++;
     worker_route(request);
 }
@@ -174,6 +177,7 @@ static void receive(struct worker *worker, struct mail *mail)
         break;
     case MAIL_SEEN:
     case MAIL_FORGET:
+    case MAIL_ENROL:
         break; /* for the keeper alone */
     }
 }

@@ -11,6 +11,10 @@ CREATE TABLE endpoint_settings (
     PRIMARY KEY (tenant_id, name, port)
 ) STRICT, WITHOUT ROWID;
 
+-- To whom the request is laid: an IPv4 address or a /64. address is where it last came from, hint the
+-- peer's own words.
+ALTER TABLE pending_keys ADD COLUMN source TEXT NOT NULL DEFAULT '';
+
 CREATE INDEX pending_keys_by_expiry ON pending_keys (expires);
 
 -- The audit trail, by id and by name: ids keep a new tenant or principal of an old name from reading of

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLANKS " \t\r\n"
+#define BLANKS " \t"
 
 /* Cuts off the word at the front: what is quoted moves together. *rest is what follows it. -1: a quote does
  * not end. */

@@ -101,7 +101,7 @@ def test_the_log_says_who_did_it(relay, keys, acme):
     since = relay.mark()
     done(acme, "add-device", "--name", "pi", line_of(keys.new()))
     refused(acme, "not_found", "remove-device", "nosuch")
-    relay.wait_log(r"tenant=acme principal=boss session=\d+ control: add-device: added pi", since)
+    relay.wait_log(r"tenant=acme principal=boss session=\d+ control: add-device --name pi SHA256:\S+: added pi", since)
     relay.wait_log(r"tenant=acme principal=boss session=\d+ control: remove-device refused: not_found", since)
 
 
@@ -368,7 +368,7 @@ def test_who_leaves_before_the_answer_changes_nothing_of_it(slow, keys):
     relay.wait_log(r"principal=boss session=\d+ closed", since)
     disk.hold_sync(False)
     until(lambda: "new" in [row["name"] for row in relay.list("devices", "acme")], what="what was begun")
-    relay.wait_log(r"principal=boss session=\d+ control: add-device: added new", since)
+    relay.wait_log(r"principal=boss session=\d+ control: add-device --name new SHA256:\S+: added new", since)
 
 
 def test_a_command_that_takes_too_long_is_answered(slow, keys):

@@ -98,7 +98,7 @@ Test(log, quotes_have_a_clear_end)
 Test(log, a_text_line)
 {
     log_setup(LOG_LEVEL_INFO, false);
-    struct log_subject subject = { "acme", "raspi", 42 };
+    struct log_subject subject = { .tenant = "acme", .principal = "raspi", .session = 42 };
     capture_begin(STDERR_FILENO);
     log_write(LOG_LEVEL_WARN, &subject, "opened %s:%d", "web", 80);
     cr_expect_str_eq(behind_time(one_line()), "warn tenant=acme principal=raspi session=42 opened web:80");
@@ -129,7 +129,7 @@ Test(log, a_peer_cannot_forge_a_line)
 Test(log, nor_can_a_name)
 {
     log_setup(LOG_LEVEL_INFO, false);
-    struct log_subject subject = { "a\nb", "c\x1b[2J", 1 };
+    struct log_subject subject = { .tenant = "a\nb", .principal = "c\x1b[2J", .session = 1 };
     capture_begin(STDERR_FILENO);
     log_write(LOG_LEVEL_INFO, &subject, "x");
     cr_expect_str_eq(behind_time(one_line()), "info tenant=a\\x0ab principal=c\\x1b[2J session=1 x");
@@ -155,7 +155,7 @@ Test(log, a_message_of_any_length_is_one_line)
     char tenant[301], principal[301];
     snprintf(tenant, sizeof(tenant), "%s", repeat('t', 300));
     snprintf(principal, sizeof(principal), "%s", repeat('p', 300));
-    struct log_subject subject = { tenant, principal, UINT64_MAX };
+    struct log_subject subject = { .tenant = tenant, .principal = principal, .session = UINT64_MAX };
     for (int json = 0; json < 2; json++) {
         log_setup(LOG_LEVEL_INFO, json);
         for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
@@ -174,7 +174,7 @@ Test(log, a_message_of_any_length_is_one_line)
 Test(log, a_json_line)
 {
     log_setup(LOG_LEVEL_INFO, true);
-    struct log_subject subject = { "acme", "raspi", 42 };
+    struct log_subject subject = { .tenant = "acme", .principal = "raspi", .session = 42 };
     capture_begin(STDERR_FILENO);
     log_write(LOG_LEVEL_INFO, &subject, "say \"%s\"", "hi\n\xff");
     json_t *line = json_loads(one_line(), JSON_REJECT_DUPLICATES, NULL);

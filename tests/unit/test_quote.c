@@ -29,9 +29,10 @@ static const char *split(const char *line)
 Test(quote, blanks)
 {
     cr_expect_str_eq(split(""), "");
-    cr_expect_str_eq(split(" \t\r\n "), "");
+    cr_expect_str_eq(split(" \t "), "");
     cr_expect_str_eq(split("ls"), "ls|");
-    cr_expect_str_eq(split("  list\tdevices  --json\n"), "list|devices|--json|");
+    cr_expect_str_eq(split("  list\tdevices  --json "), "list|devices|--json|");
+    cr_expect_str_eq(split("whoami\nhelp"), "whoami\nhelp|", "one line, one command");
 }
 
 Test(quote, quotes)
