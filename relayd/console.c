@@ -197,9 +197,10 @@ static void show_failure(struct console *console, const struct failure *failure)
 {
     char plain[600];
     log_escape(failure->text, plain, sizeof(plain)); /* it may quote what was not UTF-8 */
-    screen_complain(&console->screen, plain);
-    if (!console->json)
+    if (!console->json) {
+        screen_complain(&console->screen, plain);
         return;
+    }
     json_t *error = json_pack("{s:{s:s, s:s}}", "error", "code", reason_code(failure->reason), "message",
                               plain);
     screen_show_document(&console->screen, error);

@@ -38,10 +38,11 @@ def test_exit_codes_and_streams(relay, alice):
     assert done.text == "" and done.stderr.startswith("relayd: ")
 
 
-def test_errors_as_json_are_on_both_streams(relay, alice):
+def test_errors_as_json_are_documents_too(relay, alice):
     done = run(alice, "nonsense", "--json", status=2)
-    assert json.loads(done.text)["error"]["code"] == "unknown_command"
-    assert done.stderr.startswith("relayd: there is no such command")
+    error = json.loads(done.text)["error"]
+    assert error["code"] == "unknown_command" and error["message"].startswith("there is no such command")
+    assert done.stderr == ""
 
 
 def test_on_a_terminal_all_is_one_stream(relay, alice):
