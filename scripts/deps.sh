@@ -17,7 +17,7 @@ build_packages=(build-essential autoconf automake autoconf-archive pkg-config
 	libevent-dev libsqlite3-dev libjansson-dev libinih-dev uthash-dev libssl-dev libsystemd-dev)
 libssh_packages=(cmake dpkg-dev patch xz-utils util-linux debian-archive-keyring)
 test_packages=(libcriterion-dev openssh-server openssh-client dropbear-bin python3 python3-pytest
-	python3-pytest-xdist python3-paramiko autossh curl sqlite3 iproute2 procps clang-format mandoc)
+	python3-pytest-xdist python3-paramiko autossh curl sqlite3 iproute2 procps xauth clang-format mandoc)
 bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3)
 package_packages=(debhelper systemd openssh-client passwd procps python3 util-linux)
 
