@@ -35,7 +35,10 @@ class Reader:
 
     def start(self, name, command, to=None):
         """to: a file at home for what it prints."""
-        return self._checked(name, command).start(command + (f" >{to}" if to else ""))
+        person = self._checked(name, command)
+        if to:
+            person.write(to, "")
+        return person.start(command + (f" >{to}" if to else ""))
 
     def sets_up(self):
         """A relay that knows a device and a client."""
