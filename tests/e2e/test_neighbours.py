@@ -1,7 +1,11 @@
 """What a hostile peer does to another tenant that shares its worker: nothing much.
 
-The neighbour's echo is timed by a process of its own, before and during each attack. While it lasts, the memory of relayd
-may grow by MEMORY at the most, and when the attackers are gone no descriptor of theirs is left."""
+The neighbour's echo is timed by a process of its own, before and during each attack: the 99th percentile may be ten times
+as long, one time of three. For what else a machine does comes and goes, and how long relayd lets a neighbour wait does not.
+Neither is the CPU that the attackers themselves use relayd's doing: they have the lower priority.
+
+While the attack lasts, the memory of relayd may grow by MEMORY at the most, and when the attackers are gone no descriptor of
+theirs is left."""
 
 import random
 import socket
@@ -21,7 +25,7 @@ from relay import sanitized
 ATTACK = 1.5  # seconds
 SAMPLES = 300
 FLOOR = 0.010  # seconds: below it a delay is the machine's
-ONE_READ = 0.040  # the same, where a read may be full of small requests: 20 ms of CPU (libssh.md, section 14)
+TRIES = 3
 MEMORY = 32 << 10  # KiB
 
 pytestmark = [pytest.mark.alone] if SLOW <= 1 else []  # else no delay is judged
@@ -149,15 +153,9 @@ class Attackers:
 ATTACKS = {}
 
 
-def attack(job, floor=FLOOR):
-    """floor: the delay in seconds that is no matter."""
-    job.floor = floor
+def attack(job):
     ATTACKS[job.__name__] = job
     return job
-
-
-def flooding(job):
-    return attack(job, ONE_READ)
 
 
 # ---- before the login
@@ -243,7 +241,7 @@ def window_overflows(peers):
 # ---- opens and closes
 
 
-@flooding
+@attack
 def ten_thousand_opens(peers):
     mallet = peers.mallet
     mallet.inbox.clear()
@@ -315,7 +313,7 @@ def flood(name, *fields):
                 for _ in range(400):
                     mallet.put(*fields)
     job.__name__ = f"flood_of_{name}"
-    flooding(job)
+    attack(job)
 
 
 flood("publishes", GLOBAL_REQUEST, "tcpip-forward", True, b"eve", 80)
@@ -332,7 +330,7 @@ def flood_of_rekeys(peers):
         mallet.renegotiate_keys()
 
 
-@flooding
+@attack
 def flood_of_channel_requests(peers):
     mallet = peers.mallet
     mallet.inbox.clear()
@@ -390,20 +388,18 @@ def client_reads_nothing(peers):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_neighbour_does_not_notice(name, make_relay, net, procs, attach):  # noqa: F811
-    procs.prefix = ["nice", "-n", "-20"]  # what else runs on this machine is not to be measured
+    procs.prefix = ["nice", "-n", "-20"]  # relayd and the neighbour; the attackers are threads of this process
     relay = make_relay(workers=1, open_timeout="1s")
     neighbour, peers = Neighbour(relay, net, procs), Attackers(relay, attach)
     fds = relay.fds()
-    baseline = 0
-    for _ in range(5):  # a machine that has something else to do for a moment is no attack
-        baseline = max(baseline, neighbour.calm())
-        bound = max(10 * baseline, ATTACKS[name].floor)
+    for _ in range(TRIES):
+        bound = max(10 * neighbour.calm(), FLOOR)
         p99, grown = attacked(relay, neighbour, ATTACKS[name], peers)
-        print(f"{name}: p99 {p99 * 1000:.1f} ms, before {baseline * 1000:.1f} ms; grown by {grown} KiB")
+        print(f"{name}: p99 {p99 * 1000:.1f} ms of at most {bound * 1000:.1f} ms; grown by {grown} KiB")
+        assert sanitized() or grown < MEMORY
         if p99 <= bound:
             break
     assert p99 <= bound or SLOW > 1
-    assert sanitized() or grown < MEMORY
     peers.close()
     until(lambda: relay.fds() <= fds, 30, lambda: f"{relay.fds()} descriptors back to {fds}")
     assert neighbour.probe.running and relay.running
