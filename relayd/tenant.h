@@ -38,7 +38,7 @@ struct tenant {
     struct connect *waiting;  /* opens that wait for a device that is away */
     struct account account;
     unsigned nbridges;
-    bool has_news; /* something was published since the waiting ones were looked at; see loop->has_news */
+    bool has_news; /* for the waiting ones: who serves may have changed; see loop->has_news */
     UT_hash_handle hh;
 };
 
