@@ -17,7 +17,8 @@ build_packages=(build-essential autoconf automake autoconf-archive pkg-config
 libssh_packages=(cmake dpkg-dev patch xz-utils util-linux debian-archive-keyring)
 test_packages=(libcriterion-dev openssh-server openssh-client dropbear-bin python3 python3-pytest
 	python3-pytest-xdist python3-paramiko autossh curl sqlite3 iproute2 procps clang-format mandoc)
-bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3)
+bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3 python3-pytest
+	python3-paramiko)
 
 oldest=0.12.2 # older ones accept forged packets, among other things
 tested=0.12   # the series that the tests run with
