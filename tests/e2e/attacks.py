@@ -134,8 +134,8 @@ def window_ignored(peers):
 @attack
 def window_overflows(peers):
     _, stream = peers.bridge()
-    peers.mallet.put(WINDOW_ADJUST, stream.peer, 0xffffffff)
-    peers.mallet.put(WINDOW_ADJUST, stream.peer, 0xffffffff)
+    stream.raw.put(WINDOW_ADJUST, stream.peer, 0xffffffff)
+    stream.raw.wait_end()
 
 
 # ---- opens and closes
