@@ -1,6 +1,8 @@
 #ifndef RELAYD_LIMITS_H
 #define RELAYD_LIMITS_H
 
+#include "relayd/rate.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,8 +18,8 @@ enum limit {
     LIMIT_COUNT
 };
 
-#define LIMIT_NONE UINT64_MAX         /* no limit */
-#define LIMIT_MAX (UINT64_C(1) << 40) /* the highest that can be set */
+#define LIMIT_NONE RATE_NONE /* no limit */
+#define LIMIT_MAX RATE_MAX   /* the highest that can be set */
 
 /* What holds for one tenant or one principal. */
 struct limits {

@@ -56,7 +56,7 @@ struct tenant {
     unsigned nfollowers;
     struct account account;
     unsigned nbridges;
-    bool has_news; /* something was published since the waiting ones were looked at; see loop->has_news */
+    bool has_news; /* for the waiting ones: who serves may have changed; see loop->has_news */
     UT_hash_handle hh;
 };
 

@@ -18,7 +18,8 @@ build_packages=(build-essential autoconf automake autoconf-archive pkg-config
 libssh_packages=(cmake dpkg-dev patch xz-utils util-linux debian-archive-keyring)
 test_packages=(libcriterion-dev openssh-server openssh-client dropbear-bin python3 python3-pytest
 	python3-pytest-xdist python3-paramiko autossh curl haproxy sqlite3 iproute2 procps xauth clang-format mandoc)
-bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3)
+bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3 python3-pytest
+	python3-paramiko)
 package_packages=(debhelper systemd openssh-client passwd procps python3 util-linux)
 
 oldest=0.12.2 # older ones accept forged packets, among other things

@@ -280,7 +280,8 @@ def mallet(relay, attach):
 def bridge(device, client, **options):
     """A bridge from client to device:1; (the device's stream, the client's)."""
     own = client.direct(b"eve", 1)
-    back = device.confirm(device.incoming(), **options)
+    until(lambda: device.seen(OPEN) or client.seen(OPEN_FAILURE, own) or not client.is_active(), every=0.001)
+    back = device.confirm(device.incoming(timeout=0), **options)
     stream = client.opened(own)
     assert stream is not None
     return back, stream
