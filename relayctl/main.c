@@ -1,8 +1,10 @@
+#include "relayctl/batch.h"
 #include "relayctl/ctl.h"
 #include "relayctl/events.h"
 #include "relayctl/key.h"
 #include "relayctl/print.h"
 #include "relayctl/via.h"
+#include "relayctl/watch.h"
 #include "schema/usage.h"
 
 #include <errno.h>
@@ -31,8 +33,9 @@ struct options {
     const char *tenant; /* NULL: not given */
     const char *via;    /* NULL: over the socket */
     const char *ssh;
+    const char *interval;
     int json;
-    int follow;
+    int follow, watch;
 };
 
 /* Those that may be run there; which of them the key may run, relayd knows. */
@@ -45,11 +48,13 @@ static void print_usage(const struct options *options, FILE *out)
 {
     fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n"
           "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n"
+          "       relayctl [...] --watch [--interval SECONDS] list|show|status [ARGUMENTS]\n"
           "       relayctl [...] events [--follow] [ARGUMENTS]\n\n"
           "relayctl administers a running relayd, with --via over SSH, for the administrators of a tenant\n"
           "(relayctl --via DEST --help lists what there is for them). KEY is a public key, the name of a "
           ".pub file, or -\n"
-          "for standard input; RULE is PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
+          "for standard input; FILE has a key a line (see relayctl(8)); FINGERPRINT is SHA256:...; RULE is\n"
+          "PATTERN[:PORTS]; WHEN is a duration such as 8h, or a date.\n\n",
           out);
     for (size_t i = 0; i < NCOMMANDS; i++)
         if (is_known(options, &commands[i]))
@@ -66,19 +71,21 @@ static int take_option(struct options *options, int argc, char *argv[], int i)
     } known[] = { { "--control-socket", &options->socket },
                   { "--tenant", &options->tenant },
                   { "--via", &options->via },
-                  { "--ssh", &options->ssh } };
+                  { "--ssh", &options->ssh },
+                  { "--interval", &options->interval } };
+    const struct {
+        const char *name;
+        int *flag;
+    } flags[] = { { "--json", &options->json },
+                  { "--follow", &options->follow },
+                  { "--watch", &options->watch } };
     const char **value = NULL;
     for (size_t n = 0; n < sizeof(known) / sizeof(known[0]); n++)
         if (strcmp(argv[i], known[n].name) == 0)
             value = known[n].value;
-    if (strcmp(argv[i], "--json") == 0) {
-        options->json = 1;
-        return 1;
-    }
-    if (strcmp(argv[i], "--follow") == 0) {
-        options->follow = 1;
-        return 1;
-    }
+    for (size_t n = 0; n < sizeof(flags) / sizeof(flags[0]); n++)
+        if (strcmp(argv[i], flags[n].name) == 0)
+            return *flags[n].flag = 1;
     if (value == NULL)
         return 0;
     if (i + 1 == argc) {
@@ -146,6 +153,21 @@ static void complain_about_words(const struct options *options, int argc, char *
     fprintf(stderr, "\n");
 }
 
+/* Puts in the place of a file's name what is in it. */
+static int read_argument(json_t *args, const char *name, json_t *(*read)(const char *given))
+{
+    json_t *given = json_object_get(args, name);
+    const json_t *file = json_is_array(given) ? json_array_get(given, 0) : given;
+    if (given == NULL)
+        return 0;
+    if (json_array_size(given) > 1) {
+        fprintf(stderr, "relayctl: give one --%s at a time\n", name);
+        return -1;
+    }
+    json_t *content = read(json_string_value(file));
+    return content != NULL ? json_object_set_new(args, name, content) : -1;
+}
+
 /* The JSON arguments; NULL after a sentence on stderr. *status is the exit code then. */
 static json_t *make_args(const struct command *command, int argc, char *const argv[])
 {
@@ -158,16 +180,19 @@ static json_t *make_args(const struct command *command, int argc, char *const ar
                 *command->arguments ? " " : "", command->arguments);
         return NULL;
     }
-    const char *given = json_string_value(json_object_get(args, "key"));
-    if (given == NULL)
+    if (read_argument(args, "key", key_read) == 0 && read_argument(args, "batch", batch_read) == 0)
         return args;
-    json_t *key = key_read(given);
-    if (key == NULL) {
-        json_decref(args);
-        return NULL;
-    }
-    json_object_set_new(args, "key", key);
-    return args;
+    json_decref(args);
+    return NULL;
+}
+
+/* A command over SSH is one line. */
+static int fits(const struct options *options, const json_t *args)
+{
+    if (options->via == NULL || json_array_size(json_object_get(args, "batch")) <= USAGE_LIST_MAX)
+        return 1;
+    fprintf(stderr, "relayctl: over SSH a batch has at most %d lines\n", USAGE_LIST_MAX);
+    return 0;
 }
 
 static json_t *exchange_via(const struct options *options, const struct command *command, json_t *args)
@@ -249,6 +274,34 @@ static int run(const struct options *options, const struct command *command, jso
     return done ? CTL_DONE : CTL_REFUSED;
 }
 
+/* What only shows something may be asked for again and again. */
+static int may_watch(const struct command *command)
+{
+    return strncmp(command->words, "list ", 5) == 0 || strcmp(command->words, "show") == 0 ||
+           strcmp(command->words, "status") == 0;
+}
+
+static int run_watch(const struct options *options, const struct command *command, json_t *args)
+{
+    struct conversation conversation = { options, command };
+    char title[160];
+    struct watch watch = { .title = title,
+                           .interval = options->interval != NULL ? watch_interval(options->interval) : 2,
+                           .json = options->json,
+                           .ask = ask,
+                           .context = &conversation,
+                           .args = args };
+    if (!may_watch(command) || watch.interval == 0) {
+        fprintf(stderr, "relayctl: %s\n",
+                may_watch(command) ? "--interval takes seconds, from 0.1 to 86400"
+                                   : "--watch works with list, show and status");
+        return CTL_USAGE;
+    }
+    snprintf(title, sizeof(title), "%s%s%.80s", command->words, options->tenant != NULL ? " of tenant " : "",
+             options->tenant != NULL ? options->tenant : "");
+    return watch_run(&watch);
+}
+
 static const char *from_environment(const char *name, const char *otherwise)
 {
     const char *value = getenv(name);
@@ -266,6 +319,10 @@ int main(int argc, char *argv[])
         return CTL_USAGE;
     if (options.via != NULL && options.tenant != NULL) {
         fprintf(stderr, "relayctl: --tenant: over SSH the tenant is the one that the login selects\n");
+        return CTL_USAGE;
+    }
+    if (options.interval != NULL && !options.watch) {
+        fprintf(stderr, "relayctl: --interval goes with --watch\n");
         return CTL_USAGE;
     }
     if (words == 0) {
@@ -293,7 +350,9 @@ int main(int argc, char *argv[])
     json_t *args = make_args(command, words - used, argv + 1 + used);
     if (args == NULL)
         return CTL_USAGE;
-    int status = (is_events ? run_events : run)(&options, command, args);
+    int status = CTL_USAGE;
+    if (fits(&options, args))
+        status = (is_events ? run_events : options.watch ? run_watch : run)(&options, command, args);
     json_decref(args);
     return status;
 }

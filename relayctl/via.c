@@ -88,7 +88,8 @@ static json_t *read_document(int fd)
     return document;
 }
 
-/* relayd ends a command with 0 and its result, or with 1 or 2 and {"error":...}. NULL: it was not relayd. */
+/* relayd ends a command with 0 and its result, or with 1 or 2 and {"error":...}; anything else is not its
+ * answer. */
 static json_t *make_answer(json_t *document, int status)
 {
     json_t *error = json_object_get(document, "error");

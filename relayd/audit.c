@@ -136,10 +136,10 @@ static struct share *share_of(struct batch *batch, const struct audit_event *eve
     return share;
 }
 
-/* What administrators and relayd do is told whole, and may take the rest of the room. */
+/* What the relay's administrators and relayd do is told whole, and may take the rest of the room. */
 static bool is_trusted(const struct audit_event *event)
 {
-    return event->kind == EVENT_command || event->tenant_id == AUDIT_RELAY;
+    return event->tenant_id == AUDIT_RELAY || (event->kind == EVENT_command && event->principal_id == 0);
 }
 
 /* ---- Rows ---- */

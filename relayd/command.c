@@ -31,16 +31,19 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_remove_device] = { SCOPE_TENANT, true, registry_remove_device, live_apply, NULL },
     [COMMAND_remove_client] = { SCOPE_TENANT, true, registry_remove_client, live_apply, NULL },
     [COMMAND_remove_key] = { SCOPE_TENANT, true, registry_remove_key, live_apply, NULL },
+    [COMMAND_remove_pending] = { SCOPE_TENANT, true, registry_remove_pending, NULL, NULL },
     [COMMAND_remove_endpoint] = { SCOPE_TENANT, true, registry_remove_endpoint, live_apply, NULL },
     [COMMAND_rename] = { SCOPE_TENANT, true, registry_rename, live_apply, NULL },
     [COMMAND_allow] = { SCOPE_TENANT, true, registry_allow, live_apply, NULL },
     [COMMAND_disallow] = { SCOPE_TENANT, true, registry_disallow, live_apply, NULL },
     [COMMAND_move_endpoint] = { SCOPE_TENANT, true, registry_move_endpoint, live_apply, NULL },
+    [COMMAND_set_endpoint] = { SCOPE_TENANT, true, registry_set_endpoint, live_apply, NULL },
     [COMMAND_limit] = { SCOPE_TENANT, true, registry_limit, live_limit, NULL },
     [COMMAND_list_tenants] = { SCOPE_ALL, false, registry_list_tenants, live_list_tenants, NULL },
     [COMMAND_list_devices] = { SCOPE_TENANT, false, registry_list_devices, live_list_principals, NULL },
     [COMMAND_list_clients] = { SCOPE_TENANT, false, registry_list_clients, live_list_principals, NULL },
     [COMMAND_list_keys] = { SCOPE_TENANT, false, registry_list_keys, NULL, NULL },
+    [COMMAND_list_pending] = { SCOPE_TENANT, false, registry_list_pending, NULL, NULL },
     [COMMAND_list_endpoints] = { SCOPE_TENANT, false, registry_list_endpoints, live_list_endpoints, NULL },
     [COMMAND_list_sessions] = { SCOPE_TENANT, false, registry_find_tenant, live_list_sessions, NULL },
     [COMMAND_list_bridges] = { SCOPE_TENANT, false, registry_find_tenant, live_list_bridges, NULL },
@@ -128,6 +131,7 @@ void request_free(struct request *request)
     json_decref(request->args);
     json_decref(request->result);
     config_release(request->config);
+    free(request->batch);
     free(request);
 }
 
@@ -163,6 +167,15 @@ void request_changed(struct request *request, int64_t principal_id)
 {
     request->changed = true;
     request->principal_id = principal_id;
+}
+
+int request_batch(struct request *request, size_t n)
+{
+    request->batch = calloc(n + 1, sizeof(*request->batch));
+    request->nbatch = n;
+    if (request->batch == NULL)
+        return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    return 0;
 }
 
 /* ---- For the log and the audit trail ---- */
@@ -201,11 +214,17 @@ static void add_value(char text[COMMAND_TEXT_SIZE], const char *name, const char
 
 static void add_argument(char text[COMMAND_TEXT_SIZE], const struct usage_arg *arg, const json_t *value)
 {
-    char option[sizeof(arg->name) + 2];
+    char option[sizeof(arg->name) + 2], lines[40];
     if (json_is_false(value))
         return;
     size_t n = json_is_array(value) ? json_array_size(value) : 1;
     snprintf(option, sizeof(option), "--%s", arg->name);
+    if (strcmp(arg->name, "batch") == 0) {
+        snprintf(lines, sizeof(lines), "%zu lines", n);
+        add_word(text, option);
+        add_word(text, lines);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         if (arg->option)
             add_word(text, option);

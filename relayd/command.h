@@ -77,16 +77,20 @@ struct request {
 
     /* What a store step changed, for the live step. */
     bool changed;
-    int64_t principal_id;     /* whom it concerns; 0: the whole tenant */
-    bool new_name;            /* that principal has a name that it had not */
+    int64_t principal_id; /* whom it concerns; 0: the whole tenant */
+    int64_t *batch;       /* or in place of that, for each line of a batch, 0 if it changed nothing; owned */
+    size_t nbatch, applied;   /* how many lines, and up to which one the sessions have followed */
+    bool new_name;            /* it has, or some have, a name that was not theirs */
     char old_name[NAME_SIZE]; /* the one that it had; "" if none */
     char endpoint[NAME_SIZE]; /* a name whose owner changed; "" if none */
+    int64_t key_id;           /* a key that is no more; 0: none */
     unsigned closed_sessions, closed_bridges;
 
     const struct config *config; /* held: what `reload` has read */
 };
 
-/* Both return 0, or -1 with request->failure set. */
+/* Both return 0, or -1 with request->failure set. A live step that would take too long for one pass returns
+ * 1, and is called again in a later one. */
 typedef int command_store_step(struct store *store, struct request *request);
 typedef int command_live_step(struct loop *loop, struct request *request);
 
@@ -155,5 +159,8 @@ bool request_by_relay(const struct request *request);
 void request_result(struct request *request, json_t *result);
 int request_done(struct request *request, const char *status, const char *name);
 void request_changed(struct request *request, int64_t principal_id);
+
+/* Makes room for a batch of n lines. -1 with failure set. */
+int request_batch(struct request *request, size_t n);
 
 #endif

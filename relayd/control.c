@@ -34,6 +34,11 @@ struct connection {
     json_int_t id; /* the peer's, of the request under way */
     uid_t uid;     /* whose program it is */
     bool closing;  /* what is written goes out, then it is closed */
+
+    /* What has come of a batch whose last request is still to come; NULL: there is none. */
+    json_t *batch;
+    size_t batch_bytes;
+    const struct command *batch_command;
     struct connection *prev, *next;
 };
 
@@ -55,8 +60,16 @@ static bool is_busy(const struct connection *connection)
     return connection->exchange.request != NULL;
 }
 
+static void drop_batch(struct connection *connection)
+{
+    json_decref(connection->batch);
+    connection->batch = NULL;
+    connection->batch_bytes = 0;
+}
+
 static void connection_free(struct connection *connection)
 {
+    drop_batch(connection);
     DL_DELETE(control.connections, connection);
     if (control.nconnections-- == LIMIT_CONTROL_CONNECTIONS && control.listener != NULL)
         evconnlistener_enable(control.listener);
@@ -141,25 +154,79 @@ void control_run(enum command_id command)
     keeper_request(request);
 }
 
+/* Puts the lines of this request behind those that came before. */
+static int gather(struct connection *connection, const struct command *command, json_t *lines, size_t len,
+                  struct failure *failure)
+{
+    if (!json_is_array(lines) || (connection->batch != NULL && connection->batch_command != command))
+        return fail(failure, REASON_bad_request, "that does not go on with a batch, which is dropped");
+    if (connection->batch == NULL)
+        connection->batch = json_array();
+    connection->batch_command = command;
+    connection->batch_bytes += len;
+    if (json_array_size(connection->batch) + json_array_size(lines) > LIMIT_BATCH ||
+        connection->batch_bytes > LIMIT_BATCH_BYTES)
+        return fail(failure, REASON_bad_argument, "a batch has at most %d lines and %u MiB", LIMIT_BATCH,
+                    LIMIT_BATCH_BYTES >> 20);
+    if (json_array_extend(connection->batch, lines) != 0)
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    return 0;
+}
+
+/* A batch comes in several requests, and is run with the last. 1: there is nothing to run yet. */
+static int take_batch(struct connection *connection, const struct command *command,
+                      const struct wire_request *wire, size_t len, struct failure *failure)
+{
+    json_t *lines = json_object_get(wire->args, "batch");
+    if (!wire->more && connection->batch == NULL)
+        return 0;
+    if (gather(connection, command, lines, len, failure) != 0)
+        return -1;
+    if (wire->more)
+        return 1;
+    json_object_set(wire->args, "batch", connection->batch);
+    drop_batch(connection);
+    return 0;
+}
+
+static void answer_more(struct connection *connection, json_int_t id)
+{
+    json_t *result = json_pack("{s:s, s:I}", "status", "more", "lines",
+                               (json_int_t)json_array_size(connection->batch));
+    put_line(connection, wire_result_line(id, result));
+    json_decref(result);
+}
+
+static void run(struct connection *connection, const struct command *command, const struct wire_request *wire)
+{
+    struct request *request = new_request(command, wire->tenant, wire->args, connection);
+    if (request == NULL) {
+        put_error(connection, wire->id, REASON_out_of_memory, reason_sentence(REASON_out_of_memory));
+        return;
+    }
+    connection->id = wire->id;
+    exchange_begin(&connection->exchange, request);
+}
+
 static void serve_line(struct connection *connection, const char *line, size_t len)
 {
     struct wire_request wire;
     struct failure failure = { 0 };
     char error[256];
     if (wire_parse_request(line, len, &wire, error, sizeof(error)) != 0) {
+        drop_batch(connection);
         put_error(connection, wire.id, REASON_bad_request, error);
         return;
     }
     const struct command *command = command_authorise(wire.cmd, ROLE_ADMIN, wire.args, &failure);
-    struct request *request = command != NULL ? new_request(command, wire.tenant, wire.args, connection)
-                                              : NULL;
-    if (command == NULL) {
+    int rc = command != NULL ? take_batch(connection, command, &wire, len, &failure) : -1;
+    if (rc < 0) {
+        drop_batch(connection);
         put_error(connection, wire.id, failure.reason, failure.text);
-    } else if (request == NULL) {
-        put_error(connection, wire.id, REASON_out_of_memory, reason_sentence(REASON_out_of_memory));
+    } else if (rc > 0) {
+        answer_more(connection, wire.id);
     } else {
-        connection->id = wire.id;
-        exchange_begin(&connection->exchange, request);
+        run(connection, command, &wire);
     }
     json_decref(wire.root);
 }

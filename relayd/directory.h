@@ -29,6 +29,7 @@ struct publication {
 /* An endpoint that somebody serves. */
 struct endpoint {
     struct publication *publications;
+    uint64_t bytes_up, bytes_down; /* of its bridges that are over, since it came to be served */
     uint16_t port;
     UT_hash_handle hh;
     const char *name;

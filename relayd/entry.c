@@ -94,10 +94,13 @@ int entry_check_name(struct store *store, struct request *request, const char *n
         if (entry_text(store, request, query, other) != 0)
             return -1;
     }
-    if (other[0] == '\0')
-        return 0;
+    return other[0] == '\0' ? 0 : entry_name_taken(request, name, other);
+}
+
+int entry_name_taken(struct request *request, const char *name, const char *device)
+{
     return fail(&request->failure, REASON_in_use,
                 "the name %s, or one below it, belongs to device %s: choose another name, or free it with "
                 "relayctl remove-endpoint",
-                name, other);
+                name, device);
 }

@@ -41,7 +41,9 @@ json_t *entry_rules(struct store *store, int64_t id);
 /* Ends the query: the text of its first column, "" if there is no row. 0 or -1. */
 int entry_text(struct store *store, struct request *request, struct query *query, char out[NAME_SIZE]);
 
-/* These return -1. The store failed; no memory is left; policy has made no rule of a text, as errno tells. */
+/* These return -1. The name, or one below it, belongs to that device; the store failed; no memory is left;
+ * policy has made no rule of a text, as errno tells. */
+int entry_name_taken(struct request *request, const char *name, const char *device);
 int entry_failed(struct store *store, struct request *request);
 int entry_no_memory(struct request *request);
 int entry_no_rule(struct request *request, const char *text);

@@ -7,6 +7,7 @@
 #include <event2/event.h>
 
 #define APPLY_TIMEOUT_S 5 /* after which a stored change is reported as not applied */
+#define BATCH_RATE 5000   /* lines that have a second more */
 
 /* It takes too long. What has not been begun never will be; of the rest we say what is known. */
 static enum reason give_up(struct request *request)
@@ -38,7 +39,8 @@ void exchange_init(struct exchange *exchange, struct event_base *base, exchange_
 
 void exchange_begin(struct exchange *exchange, struct request *request)
 {
-    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
+    size_t lines = json_array_size(json_object_get(request->args, "batch"));
+    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S + (time_t)(lines / BATCH_RATE) };
     exchange->request = request;
     request->exchange = exchange;
     evtimer_add(&exchange->timer, &delay);

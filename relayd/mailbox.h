@@ -12,6 +12,7 @@ enum mail_kind {
     MAIL_ANSWER,     /* struct request: back at the session's worker */
     MAIL_SEEN,       /* struct seen: something to write behind, to the keeper */
     MAIL_FORGET,     /* struct forget: rows to take back, to the keeper */
+    MAIL_ENROL,      /* struct enrolment: a key that waits to be approved, to the keeper */
     MAIL_STOP,       /* struct mail alone: the thread is to end */
 };
 

@@ -49,6 +49,11 @@ int registry_list_keys(struct store *store, struct request *request)
     return rows_result(store, request, list_keys(store, request, NULL));
 }
 
+int registry_list_pending(struct store *store, struct request *request)
+{
+    return rows_result(store, request, store_rows(store, SQL_list_pending, "i", request->tenant_id));
+}
+
 int registry_list_endpoints(struct store *store, struct request *request)
 {
     return rows_result(store, request,

@@ -107,6 +107,8 @@ static json_t *endpoint_row(const struct session *session, const struct endpoint
             snprintf(by, sizeof(by), "session %llu from %s", (unsigned long long)server->id, server->address);
         json_object_set_new(row, "served_by", json_string(by));
     }
+    const struct setting *setting = setting_find(session->tenant->settings, endpoint->name, endpoint->port);
+    json_object_set_new(row, "note", json_string(setting != NULL ? setting->note : ""));
     return row;
 }
 

@@ -45,6 +45,21 @@ static int load_owners(struct loop *loop, struct tenant *tenant)
     return rc;
 }
 
+/* Ends the query. */
+static int load_settings(struct tenant *tenant, struct query *query)
+{
+    int rc;
+    while ((rc = query_next(query)) > 0) {
+        if (setting_put(&tenant->settings, query_int(query, 2), query_text(query, 0),
+                        (uint16_t)query_int(query, 1), query_text(query, 3), query_int(query, 4) != 0) != 0) {
+            rc = -1;
+            break;
+        }
+    }
+    query_end(query);
+    return rc;
+}
+
 /* principal_id 0: those of the tenant itself. */
 static int read_limits(struct loop *loop, int64_t tenant_id, int64_t principal_id, struct limits *limits)
 {
@@ -105,7 +120,9 @@ struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
     tenant->name = strdup(name);
     tenant->directory = directory_new();
     if (tenant->name == NULL || tenant->directory == NULL || load_devices(loop, tenant) != 0 ||
-        load_owners(loop, tenant) != 0 || load_account(loop, id, 0, &tenant->account) != 0)
+        load_owners(loop, tenant) != 0 ||
+        load_settings(tenant, store_query(loop->store, SQL_get_settings, "i", id)) != 0 ||
+        load_account(loop, id, 0, &tenant->account) != 0)
         goto fail;
     tenant->account.kind = "tenant";
     tenant->account.name = tenant->name;
@@ -113,6 +130,7 @@ struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
     if (tenant->hh.tbl != NULL)
         return tenant;
 fail:
+    setting_forget_all(&tenant->settings);
     directory_free(tenant->directory);
     free(tenant->name);
     free(tenant);
@@ -122,6 +140,7 @@ fail:
 void tenant_free(struct loop *loop, struct tenant *tenant)
 {
     HASH_DEL(loop->tenants, tenant);
+    setting_forget_all(&tenant->settings);
     directory_free(tenant->directory);
     free(tenant->name);
     free(tenant);
@@ -326,7 +345,11 @@ int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t prin
         rc = directory_set_device(tenant->directory, principal_id, device ? query_text(query, 1) : NULL);
     }
     query_end(query);
-    return rc;
+    if (rc < 0)
+        return -1;
+    setting_forget_device(&tenant->settings, principal_id);
+    return load_settings(
+        tenant, store_query(loop->store, SQL_get_settings_of_device, "ii", tenant->id, principal_id));
 }
 
 int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *name)
@@ -336,7 +359,10 @@ int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *n
     if (owner < 0)
         return -1;
     directory_owner(tenant->directory, name, &own);
-    return own ? 0 : directory_set_owner(tenant->directory, name, owner);
+    if (!own && directory_set_owner(tenant->directory, name, owner) != 0)
+        return -1;
+    setting_forget_name(&tenant->settings, name);
+    return load_settings(tenant, store_query(loop->store, SQL_get_settings_of_name, "it", tenant->id, name));
 }
 
 static void tell(const struct principal *principal, const struct audit_event *event)

@@ -7,6 +7,7 @@
 #include "relayd/hash.h"
 #include "relayd/loop.h"
 #include "relayd/policy.h"
+#include "relayd/setting.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,6 +47,7 @@ struct tenant {
     int64_t id;
     char *name; /* owned */
     struct directory *directory;
+    struct setting *settings;     /* of endpoints */
     struct principal *principals; /* hash by id */
     struct session *sessions;
     struct connect *connects; /* opening and bridged */
@@ -54,7 +56,7 @@ struct tenant {
     unsigned nfollowers;
     struct account account;
     unsigned nbridges;
-    bool has_news; /* something was published since the waiting ones were looked at; see loop->has_news */
+    bool has_news; /* for the waiting ones: who serves may have changed; see loop->has_news */
     UT_hash_handle hh;
 };
 
@@ -91,7 +93,8 @@ struct principal *principal_find(const struct tenant *tenant, int64_t id);
 int tenant_refresh_limits(struct loop *loop, struct tenant *tenant);
 int principal_refresh_limits(struct loop *loop, struct principal *principal);
 
-/* Reads the device of that id, or the owner of that name, into the directory again. -1 on error. */
+/* Reads the device of that id, or the owner of that name, into the directory again, and the settings of
+ * the endpoints that are its own. -1 on error. */
 int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id);
 int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *name);
 

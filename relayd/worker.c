@@ -1,5 +1,6 @@
 #include "relayd/worker.h"
 
+#include "relayd/clock.h"
 #include "relayd/console.h"
 #include "relayd/limits.h"
 #include "relayd/serve.h"
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAIL_BUDGET 16 /* mails a pass: a new connection costs a tenth of a millisecond */
@@ -122,7 +122,10 @@ static void receive_connection(struct worker *worker, struct connection *connect
 
 static void receive_request(struct worker *worker, struct request *request)
 {
-    request->command->steps->live(&worker->loop, request);
+    if (request->command->steps->live(&worker->loop, request) > 0) {
+        mailbox_post_always(worker->loop.mailbox, &request->mail);
+        return;
+    }
     request->next_worker++;
     worker_route(request);
 }
@@ -174,6 +177,7 @@ static void receive(struct worker *worker, struct mail *mail)
         break;
     case MAIL_SEEN:
     case MAIL_FORGET:
+    case MAIL_ENROL:
         break; /* for the keeper alone */
     }
 }
@@ -203,20 +207,13 @@ static bool is_done(const struct worker *worker)
     return worker->stopping && atomic_load(&posted) == 0 && session_live() == 0;
 }
 
-static int64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static void *run(void *arg)
 {
     struct worker *worker = arg;
     bool busy = false;
     do {
         event_base_loop(worker->loop.base, EVLOOP_ONCE | (busy ? EVLOOP_NONBLOCK : 0));
-        worker->loop.now = now_us();
+        worker->loop.now = clock_us();
         receive_mail(worker);
         /* Twice: what the first pass reads at one end of a bridge, the second writes to the other. */
         busy = serve_pass(&worker->loop) && serve_pass(&worker->loop);

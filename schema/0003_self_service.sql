@@ -1,21 +1,30 @@
 -- Administrators of a tenant.
 ALTER TABLE principals ADD COLUMN admin INTEGER NOT NULL DEFAULT 0 CHECK (admin IN (0, 1));
 
--- What an endpoint was given by `relayctl set-endpoint`: it stays with the name, whoever owns that.
+-- What an endpoint was given by `relayctl set-endpoint`, published or not: it stays with the name while
+-- somebody owns that. principal_id is the owner. proxy_protocol is its version; 0: none.
 CREATE TABLE endpoint_settings (
-    tenant_id      INTEGER NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+    tenant_id      INTEGER NOT NULL,
     name           TEXT NOT NULL,
     port           INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
-    note           TEXT NOT NULL DEFAULT '',
-    proxy_protocol INTEGER NOT NULL DEFAULT 0 CHECK (proxy_protocol IN (0, 2)),
-    PRIMARY KEY (tenant_id, name, port)
+    principal_id   INTEGER NOT NULL,
+    note           TEXT NOT NULL,
+    proxy_protocol INTEGER NOT NULL CHECK (proxy_protocol IN (0, 2)),
+    PRIMARY KEY (tenant_id, name, port),
+    FOREIGN KEY (tenant_id, principal_id) REFERENCES principals (tenant_id, id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
+
+-- To whom the request is laid: an IPv4 address or a /64. address is where it last came from, hint the
+-- peer's own words.
+ALTER TABLE pending_keys ADD COLUMN source TEXT NOT NULL DEFAULT '';
+CREATE INDEX endpoint_settings_by_principal ON endpoint_settings (principal_id);
 
 CREATE INDEX pending_keys_by_expiry ON pending_keys (expires);
 
 -- The audit trail, by id and by name: ids keep a new tenant or principal of an old name from reading of
 -- its namesake; there are no foreign keys, for the trail outlives what it tells of. tenant_id 0: the relay's
--- own; -1: of whom has not logged in. reason is what its subject may know, cause what is true, for administrators.
+-- own; -1: of whom has not logged in. reason is what its subject may know, cause what is true, for
+-- administrators.
 DROP TABLE events;
 
 CREATE TABLE events (

@@ -11,11 +11,14 @@
 #define WIDTH_MAX 10000
 #define LAST_MIN 24  /* columns that the last one of a table needs for being wrapped */
 #define VALUE_MIN 16 /* columns that a value needs beside its name; with less it stands below */
+#define CUT_MIN 8    /* columns that are left at least of one that is cut */
+#define ELLIPSIS "\xe2\x80\xa6"
 
 /* Where it goes, and how wide that is; 0: as wide as it takes. */
 struct page {
     FILE *out;
     int width;
+    bool cut; /* the rows of a table stay one line each */
 };
 
 static void render(const struct page *page, const json_t *value, int indent);
@@ -94,11 +97,20 @@ static int cell_width(const json_t *value)
     return width;
 }
 
+/* What stands above a column; free() it. */
+static char *title(const char *name)
+{
+    char *text = strdup(name);
+    for (char *p = text; p != NULL && *p != '\0'; p++)
+        *p = *p == '_' ? ' ' : *p >= 'a' && *p <= 'z' ? *p - 'a' + 'A' : plain(*p);
+    return text;
+}
+
 static void put_header(FILE *out, const char *name, int width)
 {
-    for (; *name != '\0'; name++, width--)
-        fputc(*name == '_' ? ' ' : *name >= 'a' && *name <= 'z' ? *name - 'a' + 'A' : plain(*name), out);
-    fprintf(out, "%*s", width > 0 ? width : 0, "");
+    char *text = title(name);
+    fprintf(out, "%-*s", width, text != NULL ? text : "?");
+    free(text);
 }
 
 struct columns {
@@ -155,6 +167,85 @@ static void render_columns(const struct page *page, json_t *rows, const struct c
     }
 }
 
+/* ---- Tables whose columns are cut ---- */
+
+/* A number that lacks its end would be another one: only texts may be cut. */
+static bool may_cut(json_t *rows, const char *name)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+        if (json_is_integer(json_object_get(row, name)))
+            return false;
+    return true;
+}
+
+/* Takes from the widest column until all fit, or none can be cut any more. */
+static void shrink(const struct page *page, json_t *rows, struct columns *columns, int indent)
+{
+    bool cut[COLUMNS_MAX];
+    int total = indent - 2;
+    for (int c = 0; c < columns->n; c++) {
+        total += columns->width[c];
+        cut[c] = may_cut(rows, columns->name[c]);
+    }
+    for (; total > page->width; total--) {
+        int widest = -1;
+        for (int c = 0; c < columns->n; c++)
+            if (cut[c] && columns->width[c] > CUT_MIN + 2 &&
+                (widest < 0 || columns->width[c] > columns->width[widest]))
+                widest = c;
+        if (widest < 0)
+            return;
+        columns->width[widest]--;
+    }
+}
+
+/* How many columns there is room for, with the sign that there are more. */
+static int count_shown(const struct page *page, const struct columns *columns, int indent)
+{
+    int used = indent, n = 0;
+    while (n < columns->n && used + columns->width[n] - (n + 1 == columns->n ? 2 : 0) <= page->width)
+        used += columns->width[n++];
+    return n;
+}
+
+static void put_cut(FILE *out, const char *text, int width)
+{
+    int len = (int)strlen(text);
+    if (len > width)
+        fprintf(out, "%.*s" ELLIPSIS, width - 1, text);
+    else
+        fprintf(out, "%-*s", width, text);
+}
+
+/* One line of it; of the header if row is NULL. */
+static void put_cut_row(const struct page *page, const json_t *row, const struct columns *columns, int shown,
+                        int indent)
+{
+    fprintf(page->out, "%*s", indent, "");
+    for (int c = 0; c < shown; c++) {
+        char *text = row != NULL ? cell(json_object_get(row, columns->name[c])) : title(columns->name[c]);
+        put_cut(page->out, text != NULL ? text : "?", columns->width[c] - 2);
+        fputs(c + 1 < shown ? "  " : "", page->out);
+        free(text);
+    }
+    fputs(shown < columns->n ? " " ELLIPSIS "\n" : "\n", page->out);
+}
+
+static void render_cut(const struct page *page, json_t *rows, struct columns *columns, int indent)
+{
+    size_t i;
+    json_t *row;
+    shrink(page, rows, columns, indent);
+    int shown = count_shown(page, columns, indent);
+    put_cut_row(page, NULL, columns, shown, indent);
+    json_array_foreach(rows, i, row)
+        put_cut_row(page, row, columns, shown, indent);
+}
+
+/* ---- Everything else ---- */
+
 static void render_object(const struct page *page, json_t *object, int indent)
 {
     const char *name;
@@ -191,6 +282,10 @@ static void render_table(const struct page *page, json_t *rows, int indent)
     size_t i;
     json_t *row;
     measure(rows, indent, &columns);
+    if (page->cut) {
+        render_cut(page, rows, &columns, indent);
+        return;
+    }
     if (fits(page, &columns)) {
         render_columns(page, rows, &columns, indent);
         return;
@@ -224,7 +319,7 @@ static int columns_of(unsigned width)
 static struct page page_open(char **text, size_t *size, unsigned width)
 {
     *text = NULL;
-    return (struct page){ open_memstream(text, size), columns_of(width) };
+    return (struct page){ open_memstream(text, size), columns_of(width), false };
 }
 
 static char *page_close(const struct page *page, char **text)
@@ -235,15 +330,26 @@ static char *page_close(const struct page *page, char **text)
     return NULL;
 }
 
-char *text_render_in(const json_t *value, unsigned width)
+static char *render_page(const json_t *value, unsigned width, bool cut)
 {
     char *text;
     size_t size;
     struct page page = page_open(&text, &size, width);
+    page.cut = cut;
     if (page.out == NULL)
         return NULL;
     render(&page, value, 0);
     return page_close(&page, &text);
+}
+
+char *text_render_in(const json_t *value, unsigned width)
+{
+    return render_page(value, width, false);
+}
+
+char *text_render_cut(const json_t *value, unsigned width)
+{
+    return render_page(value, width, width > 0);
 }
 
 char *text_render(const json_t *value)
@@ -253,7 +359,7 @@ char *text_render(const json_t *value)
 
 void text_write_line(FILE *out, const char *head, const char *text, unsigned width)
 {
-    struct page page = { out, columns_of(width) };
+    struct page page = { out, columns_of(width), false };
     char *copy = text != NULL ? strdup(text) : NULL;
     int at = (int)strlen(head);
     fputs(head, out);

@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define VALUE_MAX 16384 /* bytes of one argument; the longest public key has 12,000 */
-
 static void copy_name(char name[24], const char *word, size_t len)
 {
     assert(len > 0 && len < 24);
@@ -17,14 +15,26 @@ static void copy_name(char name[24], const char *word, size_t len)
     name[len] = '\0';
 }
 
+/* Is what begins here one of several, of which one is to be given? */
+static bool in_group(const char *line)
+{
+    const char *end = strpbrk(line, "()");
+    return end != NULL && *end == ')';
+}
+
 void usage_parse(const char *line, struct usage *usage)
 {
+    unsigned group = 0;
     memset(usage, 0, sizeof(*usage));
     while (*line != '\0') {
         assert(usage->n < USAGE_MAX);
         struct usage_arg *arg = &usage->arg[usage->n++];
-        arg->required = *line != '[';
-        line += arg->required ? 0 : 1;
+        group += *line == '(';
+        line += strspn(line, "(| ");
+        bool optional = *line == '[';
+        line += optional;
+        arg->group = in_group(line) ? group : 0;
+        arg->required = !optional && arg->group == 0;
         arg->option = strncmp(line, "--", 2) == 0;
         line += arg->option ? 2 : 0;
         size_t len = strcspn(line, " .]");
@@ -32,14 +42,14 @@ void usage_parse(const char *line, struct usage *usage)
         line += len;
         arg->flag = arg->option && *line == ']';
         if (arg->option && !arg->flag)
-            line += 1 + strcspn(line + 1, "]");
-        if (!arg->required) {
+            line += 1 + strcspn(line + 1, " .]");
+        if (optional) {
             assert(*line == ']');
             line++;
         }
         arg->repeated = strncmp(line, "...", 3) == 0;
         line += arg->repeated ? 3 : 0;
-        line += strspn(line, " ");
+        line += strspn(line, " )");
     }
 }
 
@@ -53,7 +63,7 @@ static const struct usage_arg *find_option(const struct usage *usage, const char
 
 static json_t *join_words(int argc, char *const argv[])
 {
-    char text[VALUE_MAX + 1];
+    char text[USAGE_VALUE_MAX + 1];
     size_t used = 0;
     for (int i = 0; i < argc; i++) {
         int n = snprintf(text + used, sizeof(text) - used, "%s%s", i ? " " : "", argv[i]);
@@ -127,6 +137,42 @@ static int take_words(const struct usage *usage, int argc, char *const argv[], j
     return 0;
 }
 
+/* "key, --pending or --batch": those of a group. */
+static void put_group(const struct usage *usage, unsigned group, const char *last, char *out, size_t size)
+{
+    size_t used = 0, left = 0;
+    for (size_t i = 0; i < usage->n; i++)
+        left += usage->arg[i].group == group;
+    for (size_t i = 0; i < usage->n && used < size; i++) {
+        const struct usage_arg *arg = &usage->arg[i];
+        if (arg->group != group)
+            continue;
+        const char *behind = --left > 1 ? ", " : left == 1 ? last : "";
+        used += (size_t)snprintf(out + used, size - used, "%s%s%s", arg->option ? "--" : "", arg->name,
+                                 behind);
+    }
+}
+
+/* Is exactly one of each group there? */
+static int check_groups(const struct usage *usage, const json_t *args, char *error, size_t size)
+{
+    char names[160];
+    for (unsigned group = 1; group <= USAGE_MAX; group++) {
+        size_t members = 0, given = 0;
+        for (size_t i = 0; i < usage->n; i++) {
+            bool member = usage->arg[i].group == group;
+            members += member;
+            given += member && json_object_get(args, usage->arg[i].name) != NULL;
+        }
+        if (members == 0 || given == 1)
+            continue;
+        put_group(usage, group, given == 0 ? " or " : " and ", names, sizeof(names));
+        snprintf(error, size, given == 0 ? "%s is missing" : "only one of %s can be given", names);
+        return -1;
+    }
+    return 0;
+}
+
 json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[], char *error, size_t size)
 {
     char *words[256];
@@ -148,7 +194,8 @@ json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[]
         }
         words[count++] = argv[i++];
     }
-    if (take_words(usage, count, words, args, error, size) == 0)
+    if (take_words(usage, count, words, args, error, size) == 0 &&
+        check_groups(usage, args, error, size) == 0)
         return args;
 fail:
     json_decref(args);
@@ -201,9 +248,9 @@ char *usage_to_line(const struct usage *usage, const char *words, const json_t *
 
 static int check_string(const char *name, const json_t *value, char *error, size_t size)
 {
-    if (!json_is_string(value) || json_string_length(value) > VALUE_MAX ||
+    if (!json_is_string(value) || json_string_length(value) > USAGE_VALUE_MAX ||
         strlen(json_string_value(value)) != json_string_length(value)) {
-        snprintf(error, size, "argument \"%s\" must be text of at most %d bytes", name, VALUE_MAX);
+        snprintf(error, size, "argument \"%s\" must be text of at most %d bytes", name, USAGE_VALUE_MAX);
         return -1;
     }
     return 0;
@@ -225,8 +272,9 @@ static int check_arg(const struct usage_arg *arg, const json_t *value, char *err
     }
     if (!(arg->option && arg->repeated))
         return check_string(arg->name, value, error, size);
-    if (!json_is_array(value) || json_array_size(value) > 256) {
-        snprintf(error, size, "argument \"%s\" must be an array of at most 256 texts", arg->name);
+    if (!json_is_array(value) || json_array_size(value) > USAGE_LIST_MAX) {
+        snprintf(error, size, "argument \"%s\" must be an array of at most %d texts", arg->name,
+                 USAGE_LIST_MAX);
         return -1;
     }
     size_t i;
@@ -254,5 +302,5 @@ int usage_check(const struct usage *usage, const json_t *args, char *error, size
         snprintf(error, size, "there are arguments that this command does not know");
         return -1;
     }
-    return 0;
+    return check_groups(usage, args, error, size);
 }

@@ -13,15 +13,19 @@
  *   [--expires WHEN] an optional string "expires"
  *   [--allow RULE]...  an optional array of strings "allow"
  *   [--admin]        an optional true "admin"
+ *   ( KEY... | --pending FINGERPRINT | --batch FILE... )  exactly one of them
  */
 #define USAGE_MAX 8
+#define USAGE_VALUE_MAX 16384 /* bytes of one argument; the longest public key has 12,000 */
+#define USAGE_LIST_MAX 256    /* texts of one that is an array */
 
 struct usage_arg {
     char name[24]; /* the JSON key: lower case, '-' kept */
     bool option;   /* given as --name VALUE */
     bool flag;     /* an option without VALUE */
     bool required;
-    bool repeated; /* option: an array; positional: takes the rest of the words */
+    unsigned group; /* of those with the same one, unless it is 0, exactly one is given */
+    bool repeated;  /* option: an array; positional: takes the rest of the words */
 };
 
 struct usage {

@@ -285,7 +285,8 @@ def test_expiry_cuts_live_sessions(kind, relay, net, keys):
 
 
 @pytest.mark.parametrize("what", ["remove-client", "remove-key", "remove-device", "disconnect", "expiry",
-                                  "remove-client behind it", "remove-device behind it", "expiry behind it"])
+                                  "remove-client behind it", "remove-key behind it", "remove-device behind it",
+                                  "expiry behind it"])
 def test_what_is_queued_goes_with_the_right(what, relay, attach, eve, keys):  # noqa: F811
     """The receiver takes nothing for now; the sender may be away already."""
     what, left = what.removesuffix(" behind it"), what.endswith(" behind it")

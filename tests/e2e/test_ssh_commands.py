@@ -38,9 +38,10 @@ def test_exit_codes_and_streams(relay, alice):
     assert done.text == "" and done.stderr.startswith("relayd: ")
 
 
-def test_errors_as_json_are_all_that_is_printed(relay, alice):
+def test_errors_as_json_are_documents_too(relay, alice):
     done = run(alice, "nonsense", "--json", status=2)
-    assert json.loads(done.text)["error"]["code"] == "unknown_command"
+    error = json.loads(done.text)["error"]
+    assert error["code"] == "unknown_command" and error["message"].startswith("there is no such command")
     assert done.stderr == ""
 
 

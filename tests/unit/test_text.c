@@ -277,3 +277,86 @@ Test(text, lines_with_a_head)
         free(line);
     }
 }
+
+/* ---- Cut ---- */
+
+static void expect_cut(unsigned width, const char *json, const char *expected)
+{
+    json_t *value = json_loads(json, JSON_DECODE_ANY, NULL);
+    char *text = text_render_cut(value, width);
+    cr_assert_not_null(text);
+    cr_expect_str_eq(text, expected, "%s in %u columns gives:\n%s", json, width, text);
+    free(text);
+    json_decref(value);
+}
+
+#define ROWS                                                                                                 \
+    "[{\"id\":1,\"client\":\"a-name-of-18-bytes\",\"address\":\"192.0.2.1\",\"bytes\":123456789},"           \
+    "{\"id\":22,\"client\":\"b\",\"address\":null,\"bytes\":0}]"
+
+Test(text, a_table_that_fits_is_not_cut)
+{
+    const char *whole = "ID  CLIENT              ADDRESS    BYTES    \n"
+                        "1   a-name-of-18-bytes  192.0.2.1  123456789\n"
+                        "22  b                   -          0        \n";
+    expect_cut(44, ROWS, whole);
+    expect_cut(200, ROWS, whole);
+}
+
+Test(text, the_longest_texts_are_cut_first)
+{
+    expect_cut(40, ROWS,
+               "ID  CLIENT          ADDRESS    BYTES    \n"
+               "1   a-name-of-18-…  192.0.2.1  123456789\n"
+               "22  b               -          0        \n");
+    expect_cut(33, ROWS,
+               "ID  CLIENT    ADDRESS   BYTES    \n"
+               "1   a-name-…  192.0.2…  123456789\n"
+               "22  b         -         0        \n");
+}
+
+/* A number is shown whole or not at all. */
+Test(text, then_the_last_columns_are_left_out)
+{
+    expect_cut(32, ROWS,
+               "ID  CLIENT    ADDRESS  …\n"
+               "1   a-name-…  192.0.2… …\n"
+               "22  b         -        …\n");
+    expect_cut(20, ROWS,
+               "ID  CLIENT   …\n"
+               "1   a-name-… …\n"
+               "22  b        …\n");
+}
+
+/* An ellipsis is three bytes and one column. */
+static size_t columns_of(const char *line)
+{
+    size_t n = 0;
+    for (; *line != '\n'; line++)
+        n += (*line & 0xC0) != 0x80;
+    return n;
+}
+
+Test(text, no_width_is_passed_and_no_row_broken)
+{
+    json_t *rows = json_loads(ROWS, 0, NULL);
+    for (unsigned width = 20; width < 60; width++) {
+        char *text = text_render_cut(rows, width);
+        unsigned lines = 0;
+        for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1, lines++)
+            cr_expect_leq(columns_of(line), width, "%u columns:\n%s", width, text);
+        cr_expect_eq(lines, 3);
+        free(text);
+    }
+    json_decref(rows);
+}
+
+Test(text, without_a_width_nothing_is_cut)
+{
+    json_t *rows = json_loads(ROWS, 0, NULL);
+    char *text = text_render_cut(rows, 0), *whole = text_render(rows);
+    cr_expect_str_eq(text, whole);
+    free(whole);
+    free(text);
+    json_decref(rows);
+}

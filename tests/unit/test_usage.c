@@ -260,16 +260,71 @@ Test(usage, check_bounds)
     }
 }
 
+/* ---- Groups ---- */
+
+#define GROUP "NAME ( KEY... | --pending FINGERPRINT | --batch FILE... ) [--all]"
+
+Test(usage, a_line_with_a_group)
+{
+    struct usage usage;
+    usage_parse(GROUP, &usage);
+    cr_assert_eq(usage.n, 5);
+    expect_arg(&usage.arg[0], "name", false, true, false);
+    expect_arg(&usage.arg[1], "key", false, false, true);
+    expect_arg(&usage.arg[2], "pending", true, false, false);
+    expect_arg(&usage.arg[3], "batch", true, false, true);
+    expect_arg(&usage.arg[4], "all", true, false, false);
+    for (size_t i = 0; i < usage.n; i++)
+        cr_expect_eq(usage.arg[i].group, i >= 1 && i <= 3 ? 1u : 0u, "%zu", i);
+}
+
+Test(usage, two_groups)
+{
+    struct usage usage;
+    usage_parse("( A | B ) ( --c X | --d X )", &usage);
+    for (size_t i = 0; i < 4; i++)
+        cr_expect_eq(usage.arg[i].group, i / 2 + 1, "%zu", i);
+}
+
+Test(usage, exactly_one_of_a_group)
+{
+    expect_args(GROUP, WORDS("n", "a", "b"), "{\"name\":\"n\",\"key\":\"a b\"}");
+    expect_args(GROUP, WORDS("--pending", "f", "n"), "{\"name\":\"n\",\"pending\":\"f\"}");
+    expect_args(GROUP, WORDS("n", "--batch", "f", "--batch", "g", "--all"),
+                "{\"name\":\"n\",\"batch\":[\"f\",\"g\"],\"all\":true}");
+    expect_refused(GROUP, WORDS("n"), "key, --pending or --batch is missing");
+    expect_refused(GROUP, WORDS("n", "k", "--pending", "f"),
+                   "only one of key, --pending and --batch can be given");
+    expect_refused(GROUP, WORDS("n", "--batch", "b", "--pending", "f"), "only one of");
+    cr_expect_eq(check(GROUP, "{\"name\":\"n\"}"), -1);
+    cr_expect_eq(check(GROUP, "{\"name\":\"n\",\"key\":\"k\",\"batch\":[]}"), -1);
+    cr_expect_eq(check(GROUP, "{\"name\":\"n\",\"batch\":[]}"), 0);
+}
+
 /* ---- Every command there is ---- */
 
-/* Arguments with all that the usage knows, given by words. */
-static json_t *all_of(const struct usage *usage)
+/* Is it the one of its group that this choice, a number, means? What is in no group always is. */
+static bool is_chosen(const struct usage *usage, size_t i, size_t choice)
+{
+    unsigned group = usage->arg[i].group;
+    size_t before = 0, all = 0;
+    for (size_t j = 0; j < usage->n; j++) {
+        before += j < i && usage->arg[j].group == group;
+        all += usage->arg[j].group == group;
+    }
+    return group == 0 || before == choice % all;
+}
+
+/* Arguments with all that the usage knows, of each group the chosen one, given by words. */
+static json_t *all_of(const struct usage *usage, size_t choice)
 {
     static char options[USAGE_MAX][32];
     char *words[3 * USAGE_MAX];
     char value[] = "v";
     int n = 0;
     for (size_t i = 0; i < usage->n; i++) {
+        if (!is_chosen(usage, i, choice))
+            continue;
         if (usage->arg[i].option) {
             snprintf(options[i], sizeof(options[i]), "--%s", usage->arg[i].name);
             words[n++] = options[i];
@@ -317,31 +372,40 @@ Test(usage, a_line_and_back)
     }
 }
 
+static void check_every_argument(const struct usage *usage, const char *line, json_t *args, size_t choice)
+{
+    for (size_t j = 0; j < usage->n; j++) {
+        const struct usage_arg *arg = &usage->arg[j];
+        bool chosen = is_chosen(usage, j, choice), needed = arg->required || arg->group != 0;
+        json_t *without = json_copy(args);
+        json_object_del(without, arg->name);
+        cr_expect_eq(usage_check(usage, without, error, sizeof(error)), needed && chosen ? -1 : 0,
+                     "%s without %s", line, arg->name);
+        json_object_set_new(without, arg->name, json_integer(1));
+        cr_expect_eq(usage_check(usage, without, error, sizeof(error)), -1);
+        json_decref(without);
+        for (size_t k = j + 1; k < usage->n; k++) {
+            cr_expect_str_neq(arg->name, usage->arg[k].name, "%s", line);
+            cr_expect(!arg->repeated || arg->option || usage->arg[k].option,
+                      "%s: nothing can follow the rest of the words", line);
+        }
+    }
+}
+
 Test(usage, every_command)
 {
     for (size_t i = 0; i < NLINES; i++) {
         struct usage usage;
         usage_parse(lines[i], &usage);
-        json_t *args = all_of(&usage);
-        cr_assert_not_null(args, "%s: %s", lines[i], error);
-        cr_expect_eq(json_object_size(args), usage.n, "%s", lines[i]);
-        cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), 0, "%s: %s", lines[i], error);
-        for (size_t j = 0; j < usage.n; j++) {
-            json_t *without = json_copy(args);
-            json_object_del(without, usage.arg[j].name);
-            cr_expect_eq(usage_check(&usage, without, error, sizeof(error)), usage.arg[j].required ? -1 : 0,
-                         "%s without %s", lines[i], usage.arg[j].name);
-            json_object_set_new(without, usage.arg[j].name, json_integer(1));
-            cr_expect_eq(usage_check(&usage, without, error, sizeof(error)), -1);
-            json_decref(without);
-            for (size_t k = j + 1; k < usage.n; k++)
-                cr_expect_str_neq(usage.arg[j].name, usage.arg[k].name, "%s", lines[i]);
-            cr_expect_not(j + 1 < usage.n && usage.arg[j].repeated && !usage.arg[j].option,
-                          "%s: nothing can follow the rest of the words", lines[i]);
+        for (size_t choice = 0; choice < 3; choice++) {
+            json_t *args = all_of(&usage, choice);
+            cr_assert_not_null(args, "%s: %s", lines[i], error);
+            cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), 0, "%s: %s", lines[i], error);
+            check_every_argument(&usage, lines[i], args, choice);
+            expect_line(&usage, args);
+            json_object_set_new(args, "unknown", json_string("v"));
+            cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), -1, "%s", lines[i]);
+            json_decref(args);
         }
-        expect_line(&usage, args);
-        json_object_set_new(args, "unknown", json_string("v"));
-        cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), -1, "%s", lines[i]);
-        json_decref(args);
     }
 }
