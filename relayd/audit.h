@@ -13,9 +13,10 @@
  *
  * Who floods it loses his own events. Of the room for rows that wait no tenant takes more than it leaves, nor
  * do all that have not logged in; how many were lost is recorded in their place. One device or client, and
- * all that have not logged in, have LIMIT_EVENTS_OF_ONE rows of their own in a second or so: then what they
+ * all that have not logged in, have LIMIT_EVENTS_OF_ONE rows of their own in a second: then what they
  * do is still counted by kind and reason, without object, peer and address. None of that holds for what
- * administrators and relayd itself do. */
+ * the relay's administrators and relayd itself do. */
+
 /* Whose an event is, if no tenant's. */
 #define AUDIT_RELAY 0      /* relayd's own */
 #define AUDIT_STRANGERS -1 /* of whom has not logged in */

@@ -77,8 +77,10 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of the process. */
 #define LIMIT_WRITES_BEHIND 65536 /* rows waiting for the keeper */
-#define LIMIT_EVENTS 65536        /* rows of the audit trail waiting for the keeper, of some 300 bytes each */
-#define LIMIT_EVENTS_OF_ONE 128   /* of them told apart, of one device or client */
+#ifndef LIMIT_EVENTS
+#define LIMIT_EVENTS 65536 /* rows of the audit trail waiting for the keeper, of some 300 bytes each */
+#endif
+#define LIMIT_EVENTS_OF_ONE 128    /* of them told apart, of one device or client */
 #define LIMIT_ENROLMENTS_BEHIND 64 /* keys that ask to be approved, likewise */
 #define LIMIT_SOURCES 65536        /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64

@@ -198,8 +198,12 @@ static void record_end(struct session *session)
     event.duration = (int64_t)(time(NULL) - session->since) * 1000;
     if (session->tenant == NULL)
         event.kind = EVENT_login;
-    if (session->tenant != NULL || (session->tenant_id == 0 && !left))
-        session_event(session, &event);
+    if (session->tenant == NULL && (session->tenant_id != 0 || left)) {
+        session_log(session, LOG_LEVEL_INFO, "closed: %s%s%s", reason_sentence(session->end_reason),
+                    session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
+        return;
+    }
+    session_event(session, &event);
     session_log_event(session, LOG_LEVEL_INFO, &event, "closed: %s%s%s", reason_sentence(session->end_reason),
                       session->end_detail[0] != '\0' ? ": " : "", session->end_detail);
 }

@@ -71,6 +71,7 @@ static void check_doubted(struct session *session)
     if (session->doubted == 0 || session_parked(session))
         return;
     if (session->doubted-- > LIMIT_ANSWER) {
+        session_log(session, LOG_LEVEL_DEBUG, "is asked whether it lives beside a newer session");
         session->doubted_at = session->socket.in_bytes;
         sshio_ask(session->ssh);
         session_touch(session);

@@ -19,7 +19,8 @@ CREATE INDEX pending_keys_by_expiry ON pending_keys (expires);
 
 -- The audit trail, by id and by name: ids keep a new tenant or principal of an old name from reading of
 -- its namesake; there are no foreign keys, for the trail outlives what it tells of. tenant_id 0: the relay's
--- own; -1: of whom has not logged in. reason is what its subject may know, cause what is true, for administrators.
+-- own; -1: of whom has not logged in. reason is what its subject may know, cause what is true, for
+-- administrators.
 DROP TABLE events;
 
 CREATE TABLE events (
