@@ -78,13 +78,9 @@ sanitizer_options() {
 	export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 	export TSAN_OPTIONS=halt_on_error=0:second_deadlock_stack=1:suppressions=$build/suppressions
 	mkdir -p "$build"
-	{
-		# It sets proxy_disconnect, a flag for the threads of libssh's ProxyJump, without a lock; relayd has no such threads.
-		echo race:ssh_disconnect
-		# A descriptor that libssh closed and accept() got again: DESIGN.md, section 5, rule 2. This is broad, but what it
-		# can hide is no more than races for the number of a descriptor: the kernel locks what epoll_ctl() changes.
-		echo race:epoll_ctl
-	} >"$build/suppressions"
+	# A descriptor that libssh closed and accept() got again: DESIGN.md, section 5, rule 2. This is broad, but what it can
+	# hide is no more than races for the number of a descriptor: the kernel locks what epoll_ctl() changes.
+	echo race:epoll_ctl >"$build/suppressions"
 }
 
 # ---- the tests ----

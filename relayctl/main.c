@@ -4,6 +4,7 @@
 #include "relayctl/key.h"
 #include "relayctl/print.h"
 #include "relayctl/via.h"
+#include "relayctl/watch.h"
 #include "schema/usage.h"
 
 #include <errno.h>
@@ -32,8 +33,9 @@ struct options {
     const char *tenant; /* NULL: not given */
     const char *via;    /* NULL: over the socket */
     const char *ssh;
+    const char *interval;
     int json;
-    int follow;
+    int follow, watch;
 };
 
 /* Those that may be run there; which of them the key may run, relayd knows. */
@@ -46,6 +48,7 @@ static void print_usage(const struct options *options, FILE *out)
 {
     fputs("usage: relayctl [--control-socket PATH] [--tenant NAME] [--json] COMMAND [ARGUMENTS]\n"
           "       relayctl --via DEST [--ssh COMMAND] [--json] COMMAND [ARGUMENTS]\n"
+          "       relayctl [...] --watch [--interval SECONDS] list|show|status [ARGUMENTS]\n"
           "       relayctl [...] events [--follow] [ARGUMENTS]\n\n"
           "relayctl administers a running relayd, with --via over SSH, for the administrators of a tenant\n"
           "(relayctl --via DEST --help lists what there is for them). KEY is a public key, the name of a "
@@ -68,19 +71,21 @@ static int take_option(struct options *options, int argc, char *argv[], int i)
     } known[] = { { "--control-socket", &options->socket },
                   { "--tenant", &options->tenant },
                   { "--via", &options->via },
-                  { "--ssh", &options->ssh } };
+                  { "--ssh", &options->ssh },
+                  { "--interval", &options->interval } };
+    const struct {
+        const char *name;
+        int *flag;
+    } flags[] = { { "--json", &options->json },
+                  { "--follow", &options->follow },
+                  { "--watch", &options->watch } };
     const char **value = NULL;
     for (size_t n = 0; n < sizeof(known) / sizeof(known[0]); n++)
         if (strcmp(argv[i], known[n].name) == 0)
             value = known[n].value;
-    if (strcmp(argv[i], "--json") == 0) {
-        options->json = 1;
-        return 1;
-    }
-    if (strcmp(argv[i], "--follow") == 0) {
-        options->follow = 1;
-        return 1;
-    }
+    for (size_t n = 0; n < sizeof(flags) / sizeof(flags[0]); n++)
+        if (strcmp(argv[i], flags[n].name) == 0)
+            return *flags[n].flag = 1;
     if (value == NULL)
         return 0;
     if (i + 1 == argc) {
@@ -269,6 +274,34 @@ static int run(const struct options *options, const struct command *command, jso
     return done ? CTL_DONE : CTL_REFUSED;
 }
 
+/* What only shows something may be asked for again and again. */
+static int may_watch(const struct command *command)
+{
+    return strncmp(command->words, "list ", 5) == 0 || strcmp(command->words, "show") == 0 ||
+           strcmp(command->words, "status") == 0;
+}
+
+static int run_watch(const struct options *options, const struct command *command, json_t *args)
+{
+    struct conversation conversation = { options, command };
+    char title[160];
+    struct watch watch = { .title = title,
+                           .interval = options->interval != NULL ? watch_interval(options->interval) : 2,
+                           .json = options->json,
+                           .ask = ask,
+                           .context = &conversation,
+                           .args = args };
+    if (!may_watch(command) || watch.interval == 0) {
+        fprintf(stderr, "relayctl: %s\n",
+                may_watch(command) ? "--interval takes seconds, from 0.1 to 86400"
+                                   : "--watch works with list, show and status");
+        return CTL_USAGE;
+    }
+    snprintf(title, sizeof(title), "%s%s%.80s", command->words, options->tenant != NULL ? " of tenant " : "",
+             options->tenant != NULL ? options->tenant : "");
+    return watch_run(&watch);
+}
+
 static const char *from_environment(const char *name, const char *otherwise)
 {
     const char *value = getenv(name);
@@ -286,6 +319,10 @@ int main(int argc, char *argv[])
         return CTL_USAGE;
     if (options.via != NULL && options.tenant != NULL) {
         fprintf(stderr, "relayctl: --tenant: over SSH the tenant is the one that the login selects\n");
+        return CTL_USAGE;
+    }
+    if (options.interval != NULL && !options.watch) {
+        fprintf(stderr, "relayctl: --interval goes with --watch\n");
         return CTL_USAGE;
     }
     if (words == 0) {
@@ -315,7 +352,7 @@ int main(int argc, char *argv[])
         return CTL_USAGE;
     int status = CTL_USAGE;
     if (fits(&options, args))
-        status = (is_events ? run_events : run)(&options, command, args);
+        status = (is_events ? run_events : options.watch ? run_watch : run)(&options, command, args);
     json_decref(args);
     return status;
 }

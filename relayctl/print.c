@@ -71,6 +71,14 @@ static void print_one(const json_t *result)
     print_word(result, "fingerprint");
 }
 
+/* ": PROXY protocol on", of an endpoint. */
+static void print_proxy(const json_t *result)
+{
+    const json_t *value = json_object_get(result, "proxy_protocol");
+    if (value != NULL)
+        printf(": PROXY protocol %s", json_is_true(value) ? "on" : "off");
+}
+
 /* What was done, and what that closed. */
 static void print_change(const json_t *result)
 {
@@ -80,6 +88,7 @@ static void print_change(const json_t *result)
     (json_object_get(result, "added") != NULL ? print_batch : print_one)(result);
     print_limit(result);
     print_admin(result);
+    print_proxy(result);
     if (sessions > 0 || bridges > 0)
         printf("; closed %lld session%s and %lld bridge%s", sessions, sessions == 1 ? "" : "s", bridges,
                bridges == 1 ? "" : "s");

@@ -88,14 +88,14 @@ static json_t *read_document(int fd)
     return document;
 }
 
-/* relayd ends a command with 0 and its result, or with 1 and {"error":...}; anything else is not its answer.
- */
+/* relayd ends a command with 0 and its result, or with 1 or 2 and {"error":...}; anything else is not its
+ * answer. */
 static json_t *make_answer(json_t *document, int status)
 {
     json_t *error = json_object_get(document, "error");
     if (document != NULL && status == 0)
         return json_pack("{s:b, s:O}", "ok", 1, "result", document);
-    if (json_is_object(error) && status == 1)
+    if (json_is_object(error) && (status == 1 || status == 2))
         return json_pack("{s:b, s:O}", "ok", 0, "error", error);
     return NULL;
 }

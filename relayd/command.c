@@ -5,9 +5,11 @@
 #include "relayd/live.h"
 #include "relayd/log.h"
 #include "relayd/pubkey.h"
+#include "relayd/recipe.h"
 #include "relayd/registry.h"
 #include "relayd/reload.h"
 #include "relayd/self.h"
+#include "relayd/why.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +37,7 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_allow] = { SCOPE_TENANT, true, registry_allow, live_apply, NULL },
     [COMMAND_disallow] = { SCOPE_TENANT, true, registry_disallow, live_apply, NULL },
     [COMMAND_move_endpoint] = { SCOPE_TENANT, true, registry_move_endpoint, live_apply, NULL },
+    [COMMAND_set_endpoint] = { SCOPE_TENANT, true, registry_set_endpoint, live_apply, NULL },
     [COMMAND_limit] = { SCOPE_TENANT, true, registry_limit, live_limit, NULL },
     [COMMAND_list_tenants] = { SCOPE_ALL, false, registry_list_tenants, live_list_tenants, NULL },
     [COMMAND_list_devices] = { SCOPE_TENANT, false, registry_list_devices, live_list_principals, NULL },
@@ -50,9 +53,11 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_disconnect] = { SCOPE_TENANT, false, registry_find_tenant, live_disconnect, NULL },
     [COMMAND_reload] = { SCOPE_ALL, false, reload_read, reload_apply, NULL },
     [COMMAND_host_key] = { SCOPE_ALL, false, NULL, live_host_key, NULL },
-    [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help },
+    [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help, self_help_text },
     [COMMAND_whoami] = { SCOPE_TENANT, false, NULL, NULL, self_whoami },
     [COMMAND_ls] = { SCOPE_TENANT, false, NULL, NULL, self_ls },
+    [COMMAND_why] = { SCOPE_TENANT, false, why_read, NULL, NULL, why_text },
+    [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config, recipe_text },
 };
 
 static const struct command table[COMMAND_COUNT] = {

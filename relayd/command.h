@@ -97,12 +97,16 @@ typedef int command_live_step(struct loop *loop, struct request *request);
 /* Runs at once on the tenant's worker; returns the result to print, NULL with *failure set. */
 typedef json_t *command_session_step(struct session *session, const json_t *args, struct failure *failure);
 
+/* The result for people, who have so many columns; the caller frees it, NULL when out of memory. */
+typedef char *command_text(const json_t *result, unsigned columns);
+
 struct command_steps {
     enum command_scope scope;
     bool changes; /* the store step may change the registry: it runs in a transaction */
     command_store_step *store;
     command_live_step *live;
     command_session_step *session;
+    command_text *text; /* over SSH; NULL: the usual tables */
 };
 
 struct command {

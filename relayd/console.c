@@ -2,20 +2,28 @@
 #include "relayd/console.h"
 
 #include "relayd/exchange.h"
+#include "relayd/feed.h"
+#include "relayd/screen.h"
 #include "relayd/self.h"
 #include "schema/quote.h"
-#include "schema/text.h"
 #include "schema/wire.h"
 
 #include <event2/buffer.h>
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <utlist.h>
 
 #define CTRL_C 0x03
 #define CTRL_D 0x04
+
+/* What a command ends with, as relayctl does. */
+#define STATUS_REFUSED 1
+#define STATUS_USAGE 2
+#define STATUS_INTERRUPTED 130
 
 enum console_state {
     CONSOLE_WAITING, /* for shell or exec */
@@ -26,13 +34,14 @@ enum console_state {
 
 struct console {
     struct exchange exchange; /* first; of the command under way */
+    struct follower follower; /* of an open shell */
     enum console_state state;
-    bool pty;   /* lines end in CR LF; Ctrl-C and Ctrl-D leave */
-    bool leave; /* recorded: one of them came */
+    bool leave; /* recorded: Ctrl-C or Ctrl-D came from a terminal */
     bool json;  /* the answer is wanted as JSON */
     int exit_status;
+    const struct command *command; /* that was asked for; NULL: none, or not as it can be */
     struct channel *channel;
-    struct evbuffer *out;
+    struct screen screen;
 };
 
 static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result);
@@ -40,10 +49,7 @@ static void on_answer(struct exchange *exchange, const struct failure *failure, 
 static struct console *console_new(struct event_base *base)
 {
     struct console *console = calloc(1, sizeof(*console));
-    if (console == NULL)
-        return NULL;
-    console->out = evbuffer_new();
-    if (console->out == NULL) {
+    if (console == NULL || screen_init(&console->screen) != 0) {
         free(console);
         return NULL;
     }
@@ -54,7 +60,9 @@ static struct console *console_new(struct event_base *base)
 static void console_free(struct console *console)
 {
     exchange_leave(&console->exchange);
-    evbuffer_free(console->out);
+    if (console->follower.principal != NULL)
+        tenant_unfollow(&console->follower);
+    screen_clear(&console->screen);
     free(console);
 }
 
@@ -63,7 +71,7 @@ static void console_free(struct console *console)
 static size_t console_receive(struct channel *channel, const void *data, size_t len)
 {
     struct console *console = channel->owner;
-    if (console->pty && console->state == CONSOLE_SHELL &&
+    if (console->screen.pty && console->state != CONSOLE_WAITING &&
         (memchr(data, CTRL_C, len) != NULL || memchr(data, CTRL_D, len) != NULL))
         console->leave = true;
     return len;
@@ -81,22 +89,45 @@ static void finish(struct channel *channel, bool closed_by_peer)
     console_free(console);
 }
 
+/* Sends what waits in one of the screen's streams. False if the peer can take no more now. */
+static bool send_all(struct channel *channel, struct evbuffer *from,
+                     size_t write(struct channel *channel, const void *data, size_t len))
+{
+    struct evbuffer_iovec front;
+    while (evbuffer_peek(from, -1, NULL, &front, 1) > 0) {
+        size_t n = write(channel, front.iov_base, front.iov_len);
+        if (n == 0)
+            return false;
+        evbuffer_drain(from, n);
+    }
+    return true;
+}
+
+/* From the keyboard: a shell ends as it should, a command is cut off. */
+static void leave(struct console *console)
+{
+    console->leave = false;
+    if (console->state != CONSOLE_SHELL) {
+        evbuffer_drain(console->screen.out, evbuffer_get_length(console->screen.out));
+        console->exit_status = STATUS_INTERRUPTED;
+    }
+    console->state = CONSOLE_ENDING;
+}
+
 static bool console_serve(struct channel *channel)
 {
     struct console *console = channel->owner;
-    struct evbuffer_iovec front;
     if ((channel->news & NEWS_CLOSE) != 0) {
         finish(channel, true);
         return false;
     }
     if (console->leave)
-        console->state = CONSOLE_ENDING;
-    while (evbuffer_peek(console->out, -1, NULL, &front, 1) > 0) {
-        size_t n = chan_write(channel, front.iov_base, front.iov_len);
-        if (n == 0)
+        leave(console);
+    do {
+        if (!send_all(channel, console->screen.err, chan_write_stderr) ||
+            !send_all(channel, console->screen.out, chan_write))
             return true;
-        evbuffer_drain(console->out, n);
-    }
+    } while (screen_tell_lost(&console->screen, time(NULL)));
     if (console->state == CONSOLE_ENDING)
         finish(channel, false);
     return false;
@@ -125,60 +156,62 @@ void console_open(struct session *session, ssh_message message)
         console_free(console);
 }
 
-/* ---- What is shown ---- */
+/* ---- The shell ---- */
 
-/* Appends text; on a terminal with CR before each LF. */
-static void show(struct console *console, const char *text)
+static void on_event(struct follower *follower, const struct audit_event *event)
 {
-    for (; *text != '\0'; text++) {
-        if (*text == '\n' && console->pty)
-            evbuffer_add(console->out, "\r", 1);
-        evbuffer_add(console->out, text, 1);
-    }
+    struct console *console = (struct console *)((char *)follower - offsetof(struct console, follower));
+    char line[FEED_LINE_SIZE];
+    if (console->state != CONSOLE_SHELL || !feed_line(console->channel->session, event, line))
+        return;
+    screen_tell(&console->screen, line, time(NULL));
+    chan_mark(console->channel);
 }
 
-static void show_json(struct console *console, const json_t *value)
+/* The forwards of the command line come before the shell: what was refused of them is shown with it. */
+static void begin_shell(struct session *session, struct console *console)
 {
-    char *text = text_render(value);
-    show(console, text != NULL ? text : "out of memory\n");
-    free(text);
-}
-
-static void greet(struct session *session, struct console *console)
-{
+    struct screen *screen = &console->screen;
+    const struct note *refusal;
     json_t *greeting = self_greeting(session);
-    show(console, "This is relayd. There is no shell here; your forwards work while this session lasts.\n\n");
-    show_json(console, greeting);
-    show(console, console->pty ? "\nCtrl-C leaves. Commands: ssh RELAY help\n" : "\n");
+    screen_show_line(screen,
+                     "This is relayd. There is no shell here; your forwards work while this session lasts.");
+    screen_show_line(screen, "");
+    screen_show_value(screen, greeting);
     json_decref(greeting);
+    screen_show_line(screen, "");
+    if (screen->pty) {
+        screen_show_line(screen, "Ctrl-C leaves. Commands: ssh RELAY help");
+        screen_show_line(screen, "");
+    }
+    DL_FOREACH(session->refusals, refusal)
+        screen_tell(screen, refusal->text, refusal->time);
+    console->state = CONSOLE_SHELL;
+    console->follower.tell = on_event;
+    tenant_follow(session->principal, &console->follower);
 }
 
-/* The whole document, as relayctl --json has it; in ASCII, for it may go to a terminal. */
-static void show_document(struct console *console, json_t *document)
-{
-    char *text = document != NULL ? json_dumps(document, JSON_INDENT(2) | JSON_ENSURE_ASCII) : NULL;
-    show(console, text != NULL ? text : "null");
-    show(console, "\n");
-    free(text);
-}
+/* ---- exec ---- */
 
 static void show_failure(struct console *console, const struct failure *failure)
 {
     char plain[600];
     log_escape(failure->text, plain, sizeof(plain)); /* it may quote what was not UTF-8 */
-    if (console->json) {
-        json_t *error = json_pack("{s:{s:s, s:s}}", "error", "code", reason_code(failure->reason), "message",
-                                  plain);
-        show_document(console, error);
-        json_decref(error);
-    } else {
-        show(console, "relayd: ");
-        show(console, plain);
-        show(console, "\n");
+    if (!console->json) {
+        screen_complain(&console->screen, plain);
+        return;
     }
+    json_t *error = json_pack("{s:{s:s, s:s}}", "error", "code", reason_code(failure->reason), "message",
+                              plain);
+    screen_show_document(&console->screen, error);
+    json_decref(error);
 }
 
-/* ---- exec ---- */
+static void show_text(struct console *console, char *text)
+{
+    screen_show(&console->screen, text != NULL ? text : "out of memory\n");
+    free(text);
+}
 
 /* The command has come to its end. The result is borrowed. */
 static void conclude(struct console *console, const struct failure *failure, json_t *result)
@@ -186,10 +219,13 @@ static void conclude(struct console *console, const struct failure *failure, jso
     if (failure->reason != REASON_none)
         show_failure(console, failure);
     else if (console->json)
-        show_document(console, result);
+        screen_show_document(&console->screen, result);
+    else if (console->command->steps->text != NULL)
+        show_text(console, console->command->steps->text(result, console->screen.columns));
     else
-        show_json(console, result);
-    console->exit_status = failure->reason != REASON_none;
+        screen_show_value(&console->screen, result);
+    if (failure->reason != REASON_none)
+        console->exit_status = console->command != NULL ? STATUS_REFUSED : STATUS_USAGE;
     console->state = CONSOLE_ENDING;
     chan_mark(console->channel);
 }
@@ -268,8 +304,8 @@ static json_t *read_args(const struct session *session, int n, char *words[], co
     usage_parse((*command)->arguments, &usage);
     json_t *args = usage_from_words(&usage, n - used, words + used, error, sizeof(error));
     if (args == NULL) {
-        fail(failure, REASON_bad_argument, "%s; usage: %s %s", error, (*command)->words,
-             (*command)->arguments);
+        fail(failure, REASON_bad_argument, "%s; usage: %s%s%s", error, (*command)->words,
+             *(*command)->arguments != '\0' ? " " : "", (*command)->arguments);
     } else if (command_authorise((*command)->words, self_roles(session), args, failure) == NULL) {
         json_decref(args);
         args = NULL;
@@ -285,12 +321,15 @@ static void run_words(struct session *session, struct console *console, int n, c
     json_t *args = read_args(session, take_json(console, n, words), words, &command, failure);
     if (args == NULL)
         return;
+    console->command = command;
     if (command->steps->session == NULL) {
         enum reason reason = ask(session, console, command, args);
         if (reason != REASON_none)
             fail(failure, reason, "%s", reason_sentence(reason));
     } else {
         json_t *result = command->steps->session(session, args, failure);
+        if (result == NULL && failure->reason == REASON_none)
+            fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
         if (failure->reason == REASON_none)
             conclude(console, failure, result);
         json_decref(result);
@@ -328,15 +367,29 @@ static struct channel *find_channel(const struct session *session, ssh_channel s
     return NULL;
 }
 
+/* Each holds what it shows until that is read. */
+static bool may_begin(const struct session *session)
+{
+    unsigned begun = 0;
+    const struct channel *channel;
+    DL_FOREACH(session->channels, channel)
+        begun += channel->ops == &console_ops &&
+                 ((const struct console *)channel->owner)->state != CONSOLE_WAITING;
+    return begun < LIMIT_CONSOLES;
+}
+
 /* The first shell or exec starts the channel (RFC 4254, 6.5). */
 static bool begin(struct session *session, struct channel *channel, ssh_message message, int type)
 {
     struct console *console = channel->owner;
     if (console->state != CONSOLE_WAITING)
         return false;
+    if (!may_begin(session)) {
+        session_refuse(session, EVENT_exec, "session", REASON_too_many_channels, NULL);
+        return false;
+    }
     if (type == SSH_CHANNEL_REQUEST_SHELL) {
-        console->state = CONSOLE_SHELL;
-        greet(session, console);
+        begin_shell(session, console);
     } else {
         const char *line = ssh_message_channel_request_command(message);
         run_line(session, console, line != NULL ? line : "");
@@ -350,9 +403,11 @@ static bool handle(struct session *session, struct channel *channel, ssh_message
     struct console *console = channel->owner;
     switch (type) {
     case SSH_CHANNEL_REQUEST_PTY:
-        console->pty = true;
+        screen_set_terminal(&console->screen, (unsigned)ssh_message_channel_request_pty_width(message));
         return true;
     case SSH_CHANNEL_REQUEST_WINDOW_CHANGE:
+        if (console->screen.pty)
+            screen_set_terminal(&console->screen, (unsigned)ssh_message_channel_request_pty_width(message));
         return true;
     case SSH_CHANNEL_REQUEST_SHELL:
     case SSH_CHANNEL_REQUEST_EXEC:

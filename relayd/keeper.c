@@ -1,6 +1,7 @@
 #include "relayd/keeper.h"
 
 #include "relayd/audit.h"
+#include "relayd/clock.h"
 #include "relayd/hash.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -49,15 +50,8 @@ static struct keeper {
     struct seen *unwritten;       /* hash by key, oldest first; the thread's own */
     struct enrolment *enrolments; /* that are not written yet; the thread's own */
     atomic_uint nenrolments;      /* and those on their way to it */
-    int64_t retry_at;             /* in ms of the monotonic clock: not to write before; 0: now */
+    int64_t retry_at;             /* of clock_us(): not to write before; 0: now */
 } keeper;
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- What workers saw ---- */
 
@@ -227,7 +221,7 @@ static void flush_unwritten(void)
 {
     struct failure failure;
     bool was_healthy = store_healthy();
-    if ((keeper.unwritten == NULL && was_healthy) || now_ms() < keeper.retry_at)
+    if ((keeper.unwritten == NULL && was_healthy) || clock_us() < keeper.retry_at)
         return;
     if (write_all_unwritten() == 0) {
         drop_all_unwritten();
@@ -239,7 +233,7 @@ static void flush_unwritten(void)
     store_failed(keeper.store, REASON_store_unavailable, &failure);
     store_rollback(keeper.store);
     HASH_SORT(keeper.unwritten, by_age);
-    keeper.retry_at = now_ms() + RETRY_MS;
+    keeper.retry_at = clock_us() + RETRY_MS * 1000;
     if (was_healthy)
         log_error("%s", failure.text);
 }

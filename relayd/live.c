@@ -5,6 +5,7 @@
 #include "relayd/keeper.h"
 #include "relayd/metrics.h"
 #include "relayd/publish.h"
+#include "relayd/recipe.h"
 #include "relayd/self.h"
 #include "relayd/serve.h"
 #include "relayd/sshio.h"
@@ -152,7 +153,7 @@ static int apply_principals(struct loop *loop, struct request *request, struct t
     return 0;
 }
 
-/* A name has another owner, or none. -1: the directory is out of date. */
+/* A name has another owner, or none, or its endpoints other settings. -1: the directory is out of date. */
 static int apply_owner(struct loop *loop, struct request *request, struct tenant *tenant)
 {
     struct endpoint *endpoint = NULL;
@@ -284,10 +285,15 @@ static json_t *session_object(const struct session *session)
     const char *banner = ssh_get_clientbanner(session->ssh);
     char client[128];
     log_escape(banner != NULL ? banner : "", client, sizeof(client));
-    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:o, s:i, s:i}", "id", (json_int_t)session->id, "principal",
-                     session->principal->name, "kind", principal_kind_name(session->principal), "address",
-                     address, "client", client, "since", time_text(session->since), "endpoints",
-                     (int)session->npublications, "bridges", (int)connect_count(session));
+    /* Up is towards the devices: of a client what it sends, of a device what it gets. */
+    bool device = session->principal->kind == PRINCIPAL_DEVICE;
+    uint64_t in = session->socket.in_bytes, out = session->socket.out_bytes;
+    return json_pack("{s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:s, s:o, s:s}", "id", (json_int_t)session->id,
+                     "principal", session->principal->name, "kind", principal_kind_name(session->principal),
+                     "endpoints", (int)session->npublications, "bridges", (int)connect_count(session),
+                     "bytes_up", (json_int_t)(device ? out : in), "bytes_down",
+                     (json_int_t)(device ? in : out), "address", address, "since", time_text(session->since),
+                     "client", client);
 }
 
 static json_t *list_sessions(const struct tenant *tenant, const char *principal)
@@ -313,13 +319,13 @@ static json_t *bridge_object(const struct connect *connect)
     char endpoint[NAME_SIZE + 8];
     snprintf(endpoint, sizeof(endpoint), "%s:%u", connect->name, connect->port);
     const struct bridge_end *ends = connect->bridge.end;
-    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "id", (json_int_t)connect->id,
+    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I}", "id", (json_int_t)connect->id,
                      "endpoint", endpoint, "client", connect->client_name, "device", connect->device_name,
-                     "client_session", connect->client != NULL ? (json_int_t)connect->client->id : 0,
-                     "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0,
                      "bytes_up", (json_int_t)ends[BRIDGE_CLIENT].bytes, "bytes_down",
                      (json_int_t)ends[BRIDGE_DEVICE].bytes, "held",
-                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since));
+                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since),
+                     "client_session", connect->client != NULL ? (json_int_t)connect->client->id : 0,
+                     "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0);
 }
 
 int live_list_bridges(struct loop *loop, struct request *request)
@@ -334,55 +340,89 @@ int live_list_bridges(struct loop *loop, struct request *request)
     return 0;
 }
 
-/* Bridges by "name:port". */
-static json_t *count_bridges(const struct tenant *tenant)
+/* What goes on at each endpoint, by "name:port": bridges and their bytes. */
+static json_t *count_traffic(const struct tenant *tenant)
 {
-    json_t *counts = json_object();
+    json_t *traffic = json_object();
     const struct connect *connect;
     DL_FOREACH(tenant->connects, connect) {
         char key[NAME_SIZE + 8];
+        if (connect->state != CONNECT_BRIDGED)
+            continue;
         snprintf(key, sizeof(key), "%s:%u", connect->name, connect->port);
-        add_to(counts, key, connect->state == CONNECT_BRIDGED);
+        if (json_object_get(traffic, key) == NULL)
+            json_object_set_new(traffic, key, json_object());
+        json_t *row = json_object_get(traffic, key);
+        add_to(row, "bridges", 1);
+        add_to(row, "bytes_up", (json_int_t)connect->bridge.end[BRIDGE_CLIENT].bytes);
+        add_to(row, "bytes_down", (json_int_t)connect->bridge.end[BRIDGE_DEVICE].bytes);
     }
-    return counts;
+    return traffic;
 }
 
-static json_t *endpoint_object(const char *name, json_int_t port, const char *device, json_t *last_seen,
-                               const struct endpoint *endpoint, json_t *counts)
+/* The columns of an endpoint in the order in which people look at them. row: the registry's, or one like it.
+ */
+static json_t *endpoint_object(const json_t *row, const struct endpoint *endpoint, const json_t *traffic)
 {
     const struct publication *publication;
+    json_t *object = json_object();
     int publishers = 0;
     if (endpoint != NULL)
         DL_COUNT(endpoint->publications, publication, publishers);
-    json_int_t bridges = endpoint != NULL ? json_integer_value(json_object_get(counts, endpoint->key)) : 0;
-    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:o}", "name", name, "port", port, "device", device,
-                     "online", endpoint != NULL, "publishers", publishers, "bridges", bridges, "last_seen",
-                     endpoint != NULL ? time_text(time(NULL)) : json_incref(last_seen));
+    json_object_set(object, "name", json_object_get(row, "name"));
+    json_object_set(object, "port", json_object_get(row, "port"));
+    json_object_set(object, "device", json_object_get(row, "device"));
+    json_object_update_new(object,
+                           json_pack("{s:b, s:i}", "online", endpoint != NULL, "publishers", publishers));
+    const json_t *counts = endpoint != NULL ? json_object_get(traffic, endpoint->key) : NULL;
+    add_to(object, "bridges", json_integer_value(json_object_get(counts, "bridges")));
+    add_to(object, "bytes_up", json_integer_value(json_object_get(counts, "bytes_up")));
+    add_to(object, "bytes_down", json_integer_value(json_object_get(counts, "bytes_down")));
+    if (endpoint != NULL) {
+        add_to(object, "bytes_up", (json_int_t)endpoint->bytes_up);
+        add_to(object, "bytes_down", (json_int_t)endpoint->bytes_down);
+        json_object_set_new(object, "last_seen", time_text(time(NULL)));
+    } else {
+        json_object_set(object, "last_seen", json_object_get(row, "last_seen"));
+    }
+    json_object_set(object, "proxy_protocol", json_object_get(row, "proxy_protocol"));
+    json_object_set(object, "note", json_object_get(row, "note"));
+    return object;
+}
+
+/* Like a row of the registry, for an endpoint whose row is not written yet. */
+static json_t *unwritten_row(const struct tenant *tenant, const struct endpoint *endpoint)
+{
+    const struct setting *setting = setting_find(tenant->settings, endpoint->name, endpoint->port);
+    return json_pack("{s:s, s:i, s:s, s:s, s:b}", "name", endpoint->name, "port", endpoint->port, "device",
+                     endpoint->publications->session->principal->name, "note",
+                     setting != NULL ? setting->note : "", "proxy_protocol",
+                     setting != NULL && setting->proxy_protocol);
 }
 
 /* The rows of the registry with what is live; rows that are not written yet are added. */
 static json_t *list_endpoints(const struct tenant *tenant, json_t *rows, const char *device)
 {
-    json_t *list = json_array(), *counts = count_bridges(tenant), *met = json_object(), *row;
+    json_t *list = json_array(), *traffic = count_traffic(tenant), *met = json_object(), *row;
     size_t i;
     json_array_foreach(rows, i, row) {
         const char *name = json_string_value(json_object_get(row, "name"));
         json_int_t port = json_integer_value(json_object_get(row, "port"));
         const struct endpoint *endpoint = directory_find(tenant->directory, name, (uint16_t)port);
-        json_array_append_new(list,
-                              endpoint_object(name, port, json_string_value(json_object_get(row, "device")),
-                                              json_object_get(row, "last_seen"), endpoint, counts));
+        json_array_append_new(list, endpoint_object(row, endpoint, traffic));
         if (endpoint != NULL)
             json_object_set_new(met, endpoint->key, json_true());
     }
     for (struct endpoint *endpoint = NULL;
          (endpoint = directory_next(tenant->directory, endpoint)) != NULL;) {
         const char *owner = endpoint->publications->session->principal->name;
-        if (json_object_get(met, endpoint->key) == NULL && (device == NULL || strcmp(owner, device) == 0))
-            json_array_append_new(
-                list, endpoint_object(endpoint->name, endpoint->port, owner, NULL, endpoint, counts));
+        if (json_object_get(met, endpoint->key) != NULL || (device != NULL && strcmp(owner, device) != 0))
+            continue;
+        row = unwritten_row(tenant, endpoint);
+        json_array_append_new(list, endpoint_object(row, endpoint, traffic));
+        json_decref(row);
     }
-    json_decref(counts);
+    json_decref(traffic);
     json_decref(met);
     return list;
 }
@@ -392,10 +432,7 @@ static json_t *offline_endpoints(json_t *rows)
     json_t *list = json_array(), *row;
     size_t i;
     json_array_foreach(rows, i, row)
-        json_array_append_new(list, endpoint_object(json_string_value(json_object_get(row, "name")),
-                                                    json_integer_value(json_object_get(row, "port")),
-                                                    json_string_value(json_object_get(row, "device")),
-                                                    json_object_get(row, "last_seen"), NULL, NULL));
+        json_array_append_new(list, endpoint_object(row, NULL, NULL));
     return list;
 }
 
@@ -622,31 +659,18 @@ int live_status(struct loop *loop, struct request *request)
     return 0;
 }
 
-/* known_hosts wants [host]:port, or the bare host if the port is 22. */
-static void known_hosts_name(const char *address, char *out, size_t size)
-{
-    bool bracketed = address[0] == '[';
-    const char *host = address + bracketed;
-    int len = (int)strcspn(host, bracketed ? "]" : ":");
-    const char *port = host + len + bracketed;
-    if (*port == '\0' || strcmp(port, ":22") == 0)
-        snprintf(out, size, "%.*s", len, host);
-    else
-        snprintf(out, size, "[%.*s]%s", len, host, port);
-}
-
 int live_host_key(struct loop *loop, struct request *request)
 {
-    char host[300], line[600], hostname[200] = "";
+    struct place place = { .port = loop->relay->port };
+    char host[300], line[600];
     const struct host_key *key = &loop->relay->host_key;
     if (request->result != NULL)
         return 0; /* an earlier worker has answered */
-    if (loop->config->public_address.text[0] != '\0') {
-        known_hosts_name(loop->config->public_address.text, host, sizeof(host));
-    } else {
-        gethostname(hostname, sizeof(hostname) - 1);
-        snprintf(host, sizeof(host), "[%s]:%u", hostname, loop->relay->port);
-    }
+    if (loop->config->public_address.text[0] != '\0')
+        place_parse(loop->config->public_address.text, &place);
+    else
+        gethostname(place.host, sizeof(place.host) - 1);
+    place_known_hosts(&place, host, sizeof(host));
     snprintf(line, sizeof(line), "%s %s", host, key->line);
     request->result = json_pack("{s:s, s:s, s:s}", "known_hosts", line, "fingerprint", key->fingerprint,
                                 "key", key->line);

@@ -136,6 +136,7 @@ int registry_rename(struct store *store, struct request *request)
     if (entry.kind == ENTRY_DEVICE && entry_check_name(store, request, new_name, entry.id) != 0)
         return -1;
     if (store_run(store, SQL_forget_history, "it", entry.id, name) < 0 ||
+        store_run(store, SQL_rename_settings, "itt", entry.id, name, new_name) < 0 ||
         store_run(store, SQL_rename_principal, "it", entry.id, new_name) < 0)
         return entry_failed(store, request);
     request_changed(request, entry.id);
@@ -247,74 +248,5 @@ int registry_limit(struct store *store, struct request *request)
     json_object_set_new(request->result, "limit", json_string(limit_name(limit)));
     json_object_set_new(request->result, "value",
                         value == LIMIT_NONE ? json_null() : json_integer((json_int_t)value));
-    return 0;
-}
-
-/* ---- Endpoints ---- */
-
-/* The canonical name of an endpoint that somebody owns by having published it. */
-static int get_endpoint(struct store *store, struct request *request, char name[NAME_SIZE])
-{
-    const char *raw = request_arg(request, "name");
-    if (name_canonical(raw, request->tenant, name) != REASON_none)
-        return fail(&request->failure, REASON_bad_name, "\"%.253s\": %s", raw,
-                    reason_sentence(REASON_bad_name));
-    int64_t owner = store_value(store, SQL_get_owner, "it", request->tenant_id, name);
-    if (owner < 0)
-        return entry_failed(store, request);
-    if (owner == 0)
-        return fail(
-            &request->failure, REASON_not_found,
-            "nobody has published the name %s in tenant %s: see relayctl list endpoints (give the name "
-            "without its port)",
-            name, request->tenant);
-    return 0;
-}
-
-int registry_remove_endpoint(struct store *store, struct request *request)
-{
-    char name[NAME_SIZE];
-    if (get_endpoint(store, request, name) != 0)
-        return -1;
-    if (store_run(store, SQL_remove_endpoint, "it", request->tenant_id, name) < 0)
-        return entry_failed(store, request);
-    request->changed = true;
-    memcpy(request->endpoint, name, sizeof(name));
-    return request_done(request, "removed", name);
-}
-
-/* A name at or below a device's own is that device's for ever. */
-static int check_not_own(struct store *store, struct request *request, const char *name)
-{
-    struct entry entry;
-    for (const char *at = name; at != NULL; at = name_parent(at)) {
-        int rc = entry_find(store, request, at, &entry);
-        if (rc < 0)
-            return -1;
-        if (rc > 0 && entry.kind == ENTRY_DEVICE)
-            return fail(&request->failure, REASON_in_use, "%s is device %s's own name and cannot be moved",
-                        name, at);
-    }
-    return 0;
-}
-
-int registry_move_endpoint(struct store *store, struct request *request)
-{
-    char name[NAME_SIZE], device[NAME_SIZE];
-    struct entry entry;
-    if (get_endpoint(store, request, name) != 0 ||
-        entry_get(store, request, request_arg(request, "device"), &entry, device) != 0 ||
-        check_not_own(store, request, name) != 0)
-        return -1;
-    if (entry.kind != ENTRY_DEVICE)
-        return fail(&request->failure, REASON_bad_argument, "%s is a client: only a device can own a name",
-                    device);
-    bool same = store_value(store, SQL_get_owner, "it", request->tenant_id, name) == entry.id;
-    if (store_run(store, SQL_move_endpoint, "iti", request->tenant_id, name, entry.id) < 0)
-        return entry_failed(store, request);
-    request->changed = !same;
-    memcpy(request->endpoint, name, sizeof(name));
-    request_done(request, same ? "unchanged" : "moved", name);
-    json_object_set_new(request->result, "device", json_string(device));
     return 0;
 }

@@ -21,6 +21,7 @@ command_store_step registry_rename;
 command_store_step registry_allow;
 command_store_step registry_disallow;
 command_store_step registry_move_endpoint;
+command_store_step registry_set_endpoint;
 command_store_step registry_limit;
 command_store_step registry_find_tenant;
 command_store_step registry_list_tenants;

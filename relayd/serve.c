@@ -59,6 +59,15 @@ static bool is_greedy(const struct session *session)
     return session->state == SESSION_LOGIN && session->socket.in_bytes > LIMIT_LOGIN_BYTES;
 }
 
+/* libssh has no message left for us. */
+static void has_emptied(struct session *session)
+{
+    /* While it had too many, opens passed by what the session publishes. */
+    if (session_backlog(session) >= LIMIT_BACKLOG && session->tenant != NULL)
+        session->tenant->has_news = session->loop->has_news = true;
+    session->emptied_at = session->socket.in_bytes;
+}
+
 /* One step of reading: a queued message, or up to 64 KiB from the socket with their callbacks.
  * Returns true if there may be more. */
 static bool read_step(struct session *session)
@@ -73,7 +82,7 @@ static bool read_step(struct session *session)
         return false;
     }
     if (message == NULL) {
-        session->emptied_at = session->socket.in_bytes;
+        has_emptied(session);
         return session->socket.in_bytes - before >= READ_FULL;
     }
     dispatch(session, message);

@@ -225,6 +225,8 @@ void session_free(struct session *session)
     }
     DL_FOREACH_SAFE(session->notes, note, next)
         free(note);
+    DL_FOREACH_SAFE(session->refusals, note, next)
+        free(note);
     ssh_free(session->ssh);
     free(session->key_blob);
     free(session);
@@ -394,18 +396,38 @@ void session_event(struct session *session, const struct audit_event *event)
     tenant_event(session->tenant, &whole);
 }
 
-static void add_note(struct session *session, const char *text)
+static struct note *note_new(const char *text)
 {
-    if (session->nnotes >= LIMIT_REFUSALS)
-        return;
     size_t len = strlen(text) + 1;
     struct note *note = malloc(sizeof(*note) + len);
     if (note == NULL)
-        return;
+        return NULL;
+    note->time = time(NULL);
     memcpy(note->text, text, len);
+    return note;
+}
+
+static void add_note(struct session *session, const char *text)
+{
+    struct note *note = session->nnotes < LIMIT_REFUSALS ? note_new(text) : NULL;
+    if (note == NULL)
+        return;
     DL_APPEND(session->notes, note);
     session->nnotes++;
     session_mark(session);
+}
+
+static void remember(struct session *session, const char *text)
+{
+    struct note *note = note_new(text), *oldest = session->refusals;
+    if (note == NULL)
+        return;
+    DL_APPEND(session->refusals, note);
+    if (++session->nrefusals <= LIMIT_REFUSALS_KEPT)
+        return;
+    DL_DELETE(session->refusals, oldest);
+    session->nrefusals--;
+    free(oldest);
 }
 
 static void log_refusal(const struct session *session, const struct refusal *refusal)
@@ -463,8 +485,10 @@ void session_refuse_event(struct session *session, const struct audit_event *eve
              reason_code(event->reason), reason_sentence(event->reason));
     session_log_event(session, LOG_LEVEL_WARN, event, "%s%s%s%s", text, detail != NULL ? " (" : "",
                       detail != NULL ? detail : "", detail != NULL ? ")" : "");
-    if (session->state == SESSION_UP)
+    if (session->state == SESSION_UP) {
         add_note(session, text);
+        remember(session, text);
+    }
 }
 
 void session_refuse(struct session *session, enum event_kind what, const char *asked, enum reason reason,

@@ -25,9 +25,10 @@ enum session_state {
     SESSION_DEAD,    /* to be torn down at the end of the pass */
 };
 
-/* A refusal on its way to the peer as a debug message. */
+/* A refusal, for the peer to read. */
 struct note {
     struct note *prev, *next;
+    time_t time;
     char text[];
 };
 
@@ -70,8 +71,10 @@ struct session {
     unsigned nopens;
     struct publication *publications;
     unsigned npublications;
-    struct note *notes; /* newest last */
+    struct note *notes; /* on their way as debug messages, newest last */
     unsigned nnotes;
+    struct note *refusals; /* the last few, newest last, for a shell that is opened later */
+    unsigned nrefusals;
 
     enum reason end_reason;
     char end_detail[200];
