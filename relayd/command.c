@@ -126,3 +126,22 @@ const char *request_arg(const struct request *request, const char *name)
 {
     return json_string_value(json_object_get(request->args, name));
 }
+
+void request_result(struct request *request, json_t *result)
+{
+    json_decref(request->result);
+    request->result = result;
+}
+
+int request_done(struct request *request, const char *status, const char *name)
+{
+    request_result(request,
+                   json_pack("{s:s, s:s, s:s}", "status", status, "tenant", request->tenant, "name", name));
+    return 0;
+}
+
+void request_changed(struct request *request, int64_t principal_id)
+{
+    request->changed = true;
+    request->principal_id = principal_id;
+}

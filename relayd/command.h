@@ -104,4 +104,10 @@ void request_free(struct request *request);
 /* An argument as text, NULL if it was not given. Borrowed. */
 const char *request_arg(const struct request *request, const char *name);
 
+/* For store steps. The result, taken over; the one of a change, which returns 0; and whom the change
+ * concerns (0: the whole tenant), for the live step. */
+void request_result(struct request *request, json_t *result);
+int request_done(struct request *request, const char *status, const char *name);
+void request_changed(struct request *request, int64_t principal_id);
+
 #endif
