@@ -11,6 +11,7 @@ from faults import faults, make_faulty  # noqa: F401
 from net import echoes
 from procs import until
 from relay import TOP
+from test_batch import make_key
 from test_control_master import Master
 
 
@@ -407,6 +408,28 @@ def test_commands_under_way_are_bounded(slow, keys):
     finally:
         for transport in transports:
             transport.close()
+
+
+def test_answers_that_nobody_reads_are_bounded(relay, acme):
+    """No command is begun for one who has let 16 MiB pile up, until that is read or gone."""
+    fleet = "\n".join(json.dumps({"name": f"d{i}", "key": make_key()}) for i in range(8000)) + "\n"
+    relay.ctl("add-device", "--tenant", "acme", "--batch", "-", input=fleet, timeout=60)
+    size = len(acme.run(command=["list devices --json"]).stdout)
+    room = -(-(16 << 20) // size)
+    transport = acme.paramiko()
+    try:
+        channels = []
+        with pytest.raises(paramiko.SSHException):
+            while len(channels) <= room + 1:
+                channels.append(transport.open_session(window_size=1 << 15))
+                channels[-1].exec_command("list devices --json")
+                until(channels[-1].recv_ready, what="its first bytes")
+        assert room <= len(channels) - 1 <= room + 1, (len(channels), room)
+        relay.wait_log(r"principal=boss session=\d+ refused exec .*too_many_requests")
+        assert acme.run(command=["whoami"]).returncode == 255, "in another session too"
+    finally:
+        transport.close()
+    until(lambda: acme.run(command=["whoami"]).returncode == 0, what="room again")
 
 
 def test_relayd_stops_with_commands_under_way(slow, keys):
