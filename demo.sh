@@ -253,7 +253,7 @@ show_what_to_try() {
 		export PATH=$top/build/relayctl:\$PATH RELAYD_CONTROL_SOCKET=$work/control.sock
 
 		ssh -F alice.conf -J relay raspi                # a shell on "the device"
-		ssh -F alice.conf relay whoami                  # what the relay knows of a key; also: help, ls
+		ssh -F alice.conf relay whoami                  # what the relay knows of a key; also: help, ls, why, config
 		ssh -v -F bob.conf -W raspi:22 relay            # why a refusal: see the line "Remote: refused ..."
 		ssh -F alice.conf -N -D 1080 relay              # and: curl --proxy socks5h://127.0.0.1:1080 http://web.raspi/
 		curl http://127.0.0.1:$local_port/                    # the local port of before

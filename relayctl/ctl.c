@@ -1,8 +1,10 @@
 #include "relayctl/ctl.h"
 
+#include "relayctl/batch.h"
 #include "schema/wire.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,21 +78,51 @@ static json_t *receive(int fd)
     return answer;
 }
 
+/* One request and its answer; NULL with errno. */
+static json_t *ask(int fd, const char *cmd, const char *tenant, json_t *args, bool more)
+{
+    char *line = wire_request_line(1, cmd, tenant, args, more);
+    json_t *answer = NULL;
+    errno = 0;
+    if (line != NULL && send_all(fd, line) == 0)
+        answer = receive(fd);
+    free(line);
+    return answer;
+}
+
+/* The first refusal ends it. */
+static json_t *ask_batch(int fd, const char *cmd, const char *tenant, json_t *args)
+{
+    json_t *lines = json_incref(json_object_get(args, "batch")), *answer = NULL;
+    size_t at = 0, total = json_array_size(lines);
+    while (at < total) {
+        json_t *part = batch_part(lines, &at);
+        json_decref(answer);
+        batch_progress(at, total);
+        json_object_set_new(args, "batch", part);
+        answer = ask(fd, cmd, tenant, args, at < total);
+        if (!json_is_true(json_object_get(answer, "ok")))
+            break;
+    }
+    int error = errno;
+    batch_progress(0, total);
+    errno = error;
+    json_decref(lines);
+    return answer;
+}
+
 json_t *ctl_exchange(const char *path, const char *cmd, const char *tenant, json_t *args)
 {
-    json_t *answer = NULL;
     int fd = open_socket(path);
     if (fd < 0) {
         fprintf(stderr, "relayctl: cannot reach relayd at %s: %s%s\n", path, strerror(errno), advice(errno));
         return NULL;
     }
-    char *line = wire_request_line(1, cmd, tenant, args);
-    if (line != NULL && send_all(fd, line) == 0)
-        answer = receive(fd);
+    json_t *answer = json_object_get(args, "batch") != NULL ? ask_batch(fd, cmd, tenant, args)
+                                                            : ask(fd, cmd, tenant, args, false);
     if (answer == NULL)
         fprintf(stderr, "relayctl: relayd at %s gave no answer%s%s\n", path, errno != 0 ? ": " : "",
                 errno != 0 ? strerror(errno) : "");
-    free(line);
     close(fd);
     return answer;
 }

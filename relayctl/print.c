@@ -45,17 +45,50 @@ static void print_limit(const json_t *result)
         printf(": %s none", text_of(result, "limit"));
 }
 
-/* "added device raspi SHA256:..." and what was closed. */
+/* ", administrator: no", if that was set. */
+static void print_admin(const json_t *result)
+{
+    const json_t *admin = json_object_get(result, "admin");
+    if (admin != NULL)
+        printf(", administrator: %s", json_is_true(admin) ? "yes" : "no");
+}
+
+/* "9990 devices added, 10 unchanged, 0 updated" */
+static void print_batch(const json_t *result)
+{
+    printf("%lld %ss added, %lld unchanged, %lld updated",
+           (long long)json_integer_value(json_object_get(result, "added")), text_of(result, "kind"),
+           (long long)json_integer_value(json_object_get(result, "unchanged")),
+           (long long)json_integer_value(json_object_get(result, "updated")));
+}
+
+/* "added device raspi SHA256:..." */
+static void print_one(const json_t *result)
+{
+    printf("%s", text_of(result, "status"));
+    print_word(result, "kind");
+    print_word(result, "name");
+    print_word(result, "fingerprint");
+}
+
+/* ": PROXY protocol on", of an endpoint. */
+static void print_proxy(const json_t *result)
+{
+    const json_t *value = json_object_get(result, "proxy_protocol");
+    if (value != NULL)
+        printf(": PROXY protocol %s", json_is_true(value) ? "on" : "off");
+}
+
+/* What was done, and what that closed. */
 static void print_change(const json_t *result)
 {
     const json_t *closed = json_object_get(result, "closed");
     long long sessions = json_integer_value(json_object_get(closed, "sessions"));
     long long bridges = json_integer_value(json_object_get(closed, "bridges"));
-    printf("%s", text_of(result, "status"));
-    print_word(result, "kind");
-    print_word(result, "name");
-    print_word(result, "fingerprint");
+    (json_object_get(result, "added") != NULL ? print_batch : print_one)(result);
     print_limit(result);
+    print_admin(result);
+    print_proxy(result);
     if (sessions > 0 || bridges > 0)
         printf("; closed %lld session%s and %lld bridge%s", sessions, sessions == 1 ? "" : "s", bridges,
                bridges == 1 ? "" : "s");

@@ -1,12 +1,14 @@
 #define SSH_SUPPRESS_DEPRECATED /* the message interface is the one that fits an event loop */
 #include "relayd/auth.h"
 
+#include "relayd/enrol.h"
 #include "relayd/gate.h"
 #include "relayd/keeper.h"
 #include "relayd/pubkey.h"
 #include "relayd/publish.h"
 #include "relayd/store.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,9 +89,13 @@ static void identify(struct audit_event *event, const struct identity *identity)
 }
 
 /* A text that the user reads before he is logged in. Only for who has proven the key. */
-static void send_banner(struct session *session, const char *text)
+static void __attribute__((format(printf, 2, 3))) send_banner(struct session *session, const char *fmt, ...)
 {
-    char line[256];
+    char text[1000], line[sizeof(text) + 16];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
     snprintf(line, sizeof(line), "relayd: %s\r\n", text);
     ssh_string banner = ssh_string_from_char(line);
     if (banner != NULL)
@@ -99,12 +105,12 @@ static void send_banner(struct session *session, const char *text)
 
 /* identity: whose the key is; NULL: nobody's. */
 static void refuse_key(struct session *session, ssh_message message, const struct pubkey *key,
-                       enum reason reason, const struct identity *identity)
+                       enum event_kind kind, enum reason reason, const struct identity *identity)
 {
     char asked[400];
     snprintf(asked, sizeof(asked), "%.100s@%s %s", ssh_message_auth_user(message), session->address,
              key->fingerprint);
-    struct audit_event event = { .kind = EVENT_login, .reason = reason, .object = asked };
+    struct audit_event event = { .kind = kind, .reason = reason, .object = asked };
     if (identity != NULL)
         identify(&event, identity);
     session_refuse_event(session, &event, NULL);
@@ -125,25 +131,77 @@ static void hand_over(struct session *session, ssh_message message, struct pubke
     session_set_state(session, SESSION_HANDOVER);
 }
 
+/* ---- Enrolment ---- */
+
+/* Nobody says whether there is such a tenant, nor how many keys wait in it: the keeper finds that out later.
+ */
+static void invite(struct session *session, const char *tenant, const char *fingerprint)
+{
+    bool usual = strcmp(tenant, "default") == 0;
+    send_banner(session,
+                "this key is not registered yet. Its fingerprint is\r\n"
+                "    %s\r\n"
+                "Ask the relay's administrator to compare that and to approve it, a device's by\r\n"
+                "    relayctl %s%s%sadd-device --pending %s --name NAME\r\n"
+                "and a client's by add-client. Then this login works.",
+                fingerprint, usual ? "" : "--tenant ", usual ? "" : tenant, usual ? "" : " ", fingerprint);
+}
+
+/* A proven key that the tenant does not know. Only one in a connection: an agent has others, which nobody
+ * meant. */
+static void enrol(struct session *session, ssh_message message, const struct pubkey *key, const char *tenant,
+                  const char *hint)
+{
+    enum reason reason = REASON_not_approved;
+    struct enrolment *enrolment = enrol_new(tenant, hint, key, session->address, &session->source);
+    if (enrolment == NULL || keeper_enrol(enrolment) != 0)
+        reason = REASON_store_unavailable;
+    if (reason == REASON_not_approved)
+        invite(session, tenant, key->fingerprint);
+    else
+        send_banner(session, "%s", reason_sentence(reason));
+    refuse_key(session, message, key, EVENT_enrol, reason, NULL);
+    session_close(session, reason, NULL);
+}
+
+/* ---- Login ---- */
+
+/* The key is proven, and registered. */
+static void let_in(struct session *session, ssh_message message, struct pubkey *key,
+                   const struct identity *identity, bool enrols)
+{
+    if (enrols)
+        send_banner(session, "this key is registered in tenant %s already", identity->tenant);
+    if (identity->expired) {
+        send_banner(session, "%s", reason_sentence(REASON_key_expired));
+        refuse_key(session, message, key, EVENT_login, REASON_key_expired, identity);
+    } else {
+        hand_over(session, message, key, identity);
+    }
+}
+
 static void try_key(struct session *session, ssh_message message, struct pubkey *key)
 {
     struct identity identity = { 0 };
-    const char *user = ssh_message_auth_user(message);
+    char tenant[NAME_SIZE], hint[ENROL_HINT_SIZE];
+    const char *user = ssh_message_auth_user(message) != NULL ? ssh_message_auth_user(message) : "";
     enum ssh_publickey_state_e proof = ssh_message_auth_publickey_state(message);
-    enum reason reason = look_up(session->loop->store, key->blob, user != NULL ? user : "", &identity);
+    bool enrols = session->loop->config->enrolment && enrol_parse(user, tenant, hint);
+    enum reason reason = look_up(session->loop->store, key->blob, enrols ? tenant : user, &identity);
+    /* The key may be at home elsewhere. */
+    if (enrols && reason == REASON_none && strcmp(identity.tenant, tenant) != 0)
+        reason = REASON_unknown_key;
 
-    if (reason != REASON_none) {
-        refuse_key(session, message, key, reason, NULL);
-    } else if (proof == SSH_PUBLICKEY_STATE_NONE) {
+    if (reason != REASON_none && !(enrols && reason == REASON_unknown_key))
+        refuse_key(session, message, key, EVENT_login, reason, NULL);
+    else if (proof == SSH_PUBLICKEY_STATE_NONE)
         ssh_message_auth_reply_pk_ok_simple(message);
-    } else if (proof != SSH_PUBLICKEY_STATE_VALID) {
+    else if (proof != SSH_PUBLICKEY_STATE_VALID)
         ssh_message_reply_default(message);
-    } else if (identity.expired) {
-        send_banner(session, reason_sentence(REASON_key_expired));
-        refuse_key(session, message, key, REASON_key_expired, &identity);
-    } else {
-        hand_over(session, message, key, &identity);
-    }
+    else if (reason != REASON_none)
+        enrol(session, message, key, tenant, hint);
+    else
+        let_in(session, message, key, &identity, enrols);
 }
 
 static void public_key(struct session *session, ssh_message message)
@@ -313,6 +371,9 @@ static enum penalty penalty_for(const struct session *session)
         return PENALTY_garbage;
     case REASON_too_many_attempts:
         return PENALTY_bad_login;
+    case REASON_not_approved:
+    case REASON_store_unavailable: /* it asked, and has to ask again */
+        return PENALTY_enrol;
     case REASON_peer_left:
         if (session->socket.in_bytes == 0)
             return session->silent >= LIMIT_LOGIN_SILENCE ? PENALTY_too_slow : PENALTY_none;

@@ -91,6 +91,12 @@ size_t bridge_receive(struct bridge *bridge, enum bridge_side side, const void *
     return taken;
 }
 
+int bridge_introduce(struct bridge *bridge, enum bridge_side side, const void *data, size_t len)
+{
+    assert(bridge->end[side].bytes == 0 && bridge->end[side].received == BRIDGE_FLOWING);
+    return evbuffer_add(bridge->end[other(side)].out, data, len);
+}
+
 void bridge_receive_eof(struct bridge *bridge, enum bridge_side side)
 {
     struct bridge_end *end = &bridge->end[side];

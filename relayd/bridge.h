@@ -56,6 +56,10 @@ void bridge_reset(struct bridge *bridge);
 /* Data arrived at `side`; len is all that libssh has of this channel, what it held before
  * included. Returns how much was taken. Fit for libssh's data callback: no I/O. */
 size_t bridge_receive(struct bridge *bridge, enum bridge_side side, const void *data, size_t len);
+
+/* Puts words of our own before all that comes from `side`: nothing may have come yet. -1: out of memory. */
+int bridge_introduce(struct bridge *bridge, enum bridge_side side, const void *data, size_t len)
+    __attribute__((warn_unused_result));
 void bridge_receive_eof(struct bridge *bridge, enum bridge_side side);
 void bridge_receive_close(struct bridge *bridge, enum bridge_side side);
 

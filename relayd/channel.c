@@ -211,7 +211,9 @@ bool chan_owes(const struct channel *channel)
 
 /* ---- Bytes ---- */
 
-size_t chan_write(struct channel *channel, const void *data, size_t len)
+typedef int write_call(ssh_channel ssh, const void *data, uint32_t len);
+
+static size_t write_by(write_call *call, struct channel *channel, const void *data, size_t len)
 {
     struct session *session = channel->session;
     if (channel->state != CHANNEL_OPEN || !session_may_write(session))
@@ -224,7 +226,7 @@ size_t chan_write(struct channel *channel, const void *data, size_t len)
         return 0;
 
     uint64_t packets = session->raw.out_packets, read = session->socket.in_bytes;
-    int rc = ssh_channel_write(channel->ssh, data, (uint32_t)len);
+    int rc = call(channel->ssh, data, (uint32_t)len);
     packets = session->raw.out_packets - packets;
     read = session->socket.in_bytes - read;
     session_touch(session);
@@ -241,6 +243,16 @@ size_t chan_write(struct channel *channel, const void *data, size_t len)
         session_close(session, REASON_protocol_error, "the maximum packet is too small");
     channel->written += (uint64_t)rc;
     return (size_t)rc;
+}
+
+size_t chan_write(struct channel *channel, const void *data, size_t len)
+{
+    return write_by(ssh_channel_write, channel, data, len);
+}
+
+size_t chan_write_stderr(struct channel *channel, const void *data, size_t len)
+{
+    return write_by(ssh_channel_write_stderr, channel, data, len);
 }
 
 /* ssh_channel_read_timeout() with bytes in the buffer neither polls nor calls back; all others do. */

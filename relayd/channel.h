@@ -85,6 +85,9 @@ void chan_lose(struct channel *channel);
  * may be dead afterwards. */
 size_t chan_write(struct channel *channel, const void *data, size_t len);
 
+/* The same on the stream for errors, which only session channels have. */
+size_t chan_write_stderr(struct channel *channel, const void *data, size_t len);
+
 /* Reads what libssh holds back. Returns 0 if there is nothing. */
 size_t chan_read_held(struct channel *channel, void *data, size_t size);
 

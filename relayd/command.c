@@ -5,15 +5,18 @@
 #include "relayd/live.h"
 #include "relayd/log.h"
 #include "relayd/pubkey.h"
+#include "relayd/recipe.h"
 #include "relayd/registry.h"
 #include "relayd/reload.h"
 #include "relayd/self.h"
+#include "relayd/why.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ADMIN ROLE_ADMIN
+#define TENANT ROLE_TENANT
 #define DEVICE ROLE_DEVICE
 #define CLIENT ROLE_CLIENT
 
@@ -24,19 +27,23 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_add_device] = { SCOPE_TENANT, true, registry_add_device, live_apply, NULL },
     [COMMAND_add_client] = { SCOPE_TENANT, true, registry_add_client, live_apply, NULL },
     [COMMAND_add_key] = { SCOPE_TENANT, true, registry_add_key, live_apply, NULL },
+    [COMMAND_set_admin] = { SCOPE_TENANT, true, registry_set_admin, live_apply, NULL },
     [COMMAND_remove_device] = { SCOPE_TENANT, true, registry_remove_device, live_apply, NULL },
     [COMMAND_remove_client] = { SCOPE_TENANT, true, registry_remove_client, live_apply, NULL },
     [COMMAND_remove_key] = { SCOPE_TENANT, true, registry_remove_key, live_apply, NULL },
+    [COMMAND_remove_pending] = { SCOPE_TENANT, true, registry_remove_pending, NULL, NULL },
     [COMMAND_remove_endpoint] = { SCOPE_TENANT, true, registry_remove_endpoint, live_apply, NULL },
     [COMMAND_rename] = { SCOPE_TENANT, true, registry_rename, live_apply, NULL },
     [COMMAND_allow] = { SCOPE_TENANT, true, registry_allow, live_apply, NULL },
     [COMMAND_disallow] = { SCOPE_TENANT, true, registry_disallow, live_apply, NULL },
     [COMMAND_move_endpoint] = { SCOPE_TENANT, true, registry_move_endpoint, live_apply, NULL },
+    [COMMAND_set_endpoint] = { SCOPE_TENANT, true, registry_set_endpoint, live_apply, NULL },
     [COMMAND_limit] = { SCOPE_TENANT, true, registry_limit, live_limit, NULL },
     [COMMAND_list_tenants] = { SCOPE_ALL, false, registry_list_tenants, live_list_tenants, NULL },
     [COMMAND_list_devices] = { SCOPE_TENANT, false, registry_list_devices, live_list_principals, NULL },
     [COMMAND_list_clients] = { SCOPE_TENANT, false, registry_list_clients, live_list_principals, NULL },
     [COMMAND_list_keys] = { SCOPE_TENANT, false, registry_list_keys, NULL, NULL },
+    [COMMAND_list_pending] = { SCOPE_TENANT, false, registry_list_pending, NULL, NULL },
     [COMMAND_list_endpoints] = { SCOPE_TENANT, false, registry_list_endpoints, live_list_endpoints, NULL },
     [COMMAND_list_sessions] = { SCOPE_TENANT, false, registry_find_tenant, live_list_sessions, NULL },
     [COMMAND_list_bridges] = { SCOPE_TENANT, false, registry_find_tenant, live_list_bridges, NULL },
@@ -46,9 +53,11 @@ static const struct command_steps steps[COMMAND_COUNT] = {
     [COMMAND_disconnect] = { SCOPE_TENANT, false, registry_find_tenant, live_disconnect, NULL },
     [COMMAND_reload] = { SCOPE_ALL, false, reload_read, reload_apply, NULL },
     [COMMAND_host_key] = { SCOPE_ALL, false, NULL, live_host_key, NULL },
-    [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help },
+    [COMMAND_help] = { SCOPE_TENANT, false, NULL, NULL, self_help, self_help_text },
     [COMMAND_whoami] = { SCOPE_TENANT, false, NULL, NULL, self_whoami },
     [COMMAND_ls] = { SCOPE_TENANT, false, NULL, NULL, self_ls },
+    [COMMAND_why] = { SCOPE_TENANT, false, why_read, NULL, NULL, why_text },
+    [COMMAND_config] = { SCOPE_TENANT, false, NULL, NULL, self_config, recipe_text },
 };
 
 static const struct command table[COMMAND_COUNT] = {
@@ -62,20 +71,20 @@ const struct command *command_at(unsigned i)
     return i < COMMAND_COUNT ? &table[i] : NULL;
 }
 
-static const struct command *find(const char *words, unsigned role)
+static const struct command *find(const char *words, unsigned roles)
 {
     for (unsigned i = 0; i < COMMAND_COUNT; i++)
-        if ((table[i].roles & role) != 0 && strcmp(table[i].words, words) == 0)
+        if ((table[i].roles & roles) != 0 && strcmp(table[i].words, words) == 0)
             return &table[i];
     return NULL;
 }
 
-const struct command *command_authorise(const char *words, unsigned role, const json_t *args,
+const struct command *command_authorise(const char *words, unsigned roles, const json_t *args,
                                         struct failure *failure)
 {
     struct usage usage;
     char error[256];
-    const struct command *command = find(words, role);
+    const struct command *command = find(words, roles);
     if (command == NULL) {
         fail(failure, REASON_unknown_command, "there is no command \"%.64s\"", words);
         return NULL;
@@ -88,30 +97,29 @@ const struct command *command_authorise(const char *words, unsigned role, const 
     return command;
 }
 
-const struct command *command_in_line(char *line, unsigned role, char **rest)
+const struct command *command_in_words(int n, char *const words[], unsigned roles, int *used)
 {
-    line += strspn(line, " \t");
-    for (unsigned i = 0; i < COMMAND_COUNT; i++) {
-        size_t len = strlen(table[i].words);
-        if ((table[i].roles & role) == 0 || strncmp(line, table[i].words, len) != 0 ||
-            strchr(" \t", line[len]) == NULL)
-            continue;
-        *rest = line + len;
-        return &table[i];
+    for (*used = n < 2 ? n : 2; *used > 0; --*used) {
+        char name[64];
+        snprintf(name, sizeof(name), "%s%s%s", words[0], *used > 1 ? " " : "", *used > 1 ? words[1] : "");
+        const struct command *command = find(name, roles);
+        if (command != NULL)
+            return command;
     }
     return NULL;
 }
 
-struct request *request_new(const struct command *command, const char *tenant, json_t *args)
+struct request *request_new(const struct command *command, unsigned roles, const char *tenant, json_t *args)
 {
     struct request *request = calloc(1, sizeof(*request));
     if (request == NULL)
         return NULL;
     request->mail.kind = MAIL_REQUEST;
     request->command = command;
+    request->actor.roles = roles;
     request->args = json_incref(args);
     /* A command that takes a tenant as its argument is about that one. */
-    const char *named = request_arg(request, "tenant");
+    const char *named = (roles & ROLE_ADMIN) != 0 ? request_arg(request, "tenant") : NULL;
     snprintf(request->tenant, sizeof(request->tenant), "%.253s", named != NULL ? named : tenant);
     return request;
 }
@@ -123,12 +131,23 @@ void request_free(struct request *request)
     json_decref(request->args);
     json_decref(request->result);
     config_release(request->config);
+    free(request->batch);
     free(request);
 }
 
 const char *request_arg(const struct request *request, const char *name)
 {
     return json_string_value(json_object_get(request->args, name));
+}
+
+bool request_flag(const struct request *request, const char *name)
+{
+    return json_is_true(json_object_get(request->args, name));
+}
+
+bool request_by_relay(const struct request *request)
+{
+    return (request->actor.roles & ROLE_ADMIN) != 0;
 }
 
 void request_result(struct request *request, json_t *result)
@@ -148,6 +167,15 @@ void request_changed(struct request *request, int64_t principal_id)
 {
     request->changed = true;
     request->principal_id = principal_id;
+}
+
+int request_batch(struct request *request, size_t n)
+{
+    request->batch = calloc(n + 1, sizeof(*request->batch));
+    request->nbatch = n;
+    if (request->batch == NULL)
+        return fail(&request->failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    return 0;
 }
 
 /* ---- For the log and the audit trail ---- */
@@ -186,14 +214,23 @@ static void add_value(char text[COMMAND_TEXT_SIZE], const char *name, const char
 
 static void add_argument(char text[COMMAND_TEXT_SIZE], const struct usage_arg *arg, const json_t *value)
 {
-    char option[sizeof(arg->name) + 2];
+    char option[sizeof(arg->name) + 2], lines[40];
+    if (json_is_false(value))
+        return;
     size_t n = json_is_array(value) ? json_array_size(value) : 1;
     snprintf(option, sizeof(option), "--%s", arg->name);
+    if (strcmp(arg->name, "batch") == 0) {
+        snprintf(lines, sizeof(lines), "%zu lines", n);
+        add_word(text, option);
+        add_word(text, lines);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         if (arg->option)
             add_word(text, option);
-        add_value(text, arg->name,
-                  json_string_value(json_is_array(value) ? json_array_get(value, i) : value));
+        if (!arg->flag)
+            add_value(text, arg->name,
+                      json_string_value(json_is_array(value) ? json_array_get(value, i) : value));
     }
 }
 
@@ -231,9 +268,9 @@ void command_record(const struct request *request)
                                  .reason = request->failure.reason,
                                  .tenant_id = of_tenant ? request->tenant_id : AUDIT_RELAY,
                                  .tenant = of_tenant ? request->tenant : "",
-                                 .principal_id = request->actor_id,
-                                 .principal = request->actor,
-                                 .address = request->address,
+                                 .principal_id = request->actor.principal_id,
+                                 .principal = request->actor.principal,
+                                 .address = request->actor.address,
                                  .object = text,
                                  .peer = result_text(request, "name") };
     audit(&event);

@@ -1,6 +1,7 @@
 #include "relayd/connect.h"
 
 #include "relayd/metrics.h"
+#include "relayd/proxy.h"
 #include "relayd/publish.h"
 
 #include <stdatomic.h>
@@ -134,6 +135,16 @@ static void release_open(struct connect *connect)
     connect->client->nopens--;
 }
 
+/* What it has moved stays with the endpoint. */
+static void leave_bytes(const struct connect *connect)
+{
+    struct endpoint *endpoint = directory_find(connect->tenant->directory, connect->name, connect->port);
+    if (endpoint == NULL)
+        return;
+    endpoint->bytes_up += connect->bridge.end[BRIDGE_CLIENT].bytes;
+    endpoint->bytes_down += connect->bridge.end[BRIDGE_DEVICE].bytes;
+}
+
 static const char *endpoint_text(const struct connect *connect, char text[NAME_SIZE + 8])
 {
     snprintf(text, NAME_SIZE + 8, "%s:%u", connect->name, connect->port);
@@ -177,8 +188,10 @@ static void record_end(const struct connect *connect, enum reason reason)
 static void finish(struct connect *connect, enum reason reason)
 {
     unlist(connect);
-    if (connect->state == CONNECT_BRIDGED)
+    if (connect->state == CONNECT_BRIDGED) {
+        leave_bytes(connect);
         record_end(connect, reason);
+    }
     for (int side = 0; side < 2; side++)
         if (connect->channel[side] != NULL)
             chan_abandon(connect->channel[side]);
@@ -299,6 +312,7 @@ static void start(struct connect *connect, enum reason otherwise)
     connect->device = publication->session;
     charge_device(&connect->charge, connect->device->principal, connect->client->loop->now);
     snprintf(connect->device_name, NAME_SIZE, "%s", connect->device->principal->name);
+    connect->key_id[BRIDGE_DEVICE] = connect->device->key_id;
     connect->channel[BRIDGE_DEVICE] = chan_open_forward(connect->device, &device_ops, connect, requested,
                                                         connect->port, connect->client->address,
                                                         connect->client->port);
@@ -326,6 +340,7 @@ static struct connect *connect_new(struct session *session, ssh_message message,
     connect->loopback = session->principal->kind == PRINCIPAL_DEVICE;
     snprintf(connect->name, sizeof(connect->name), "%s", name);
     snprintf(connect->client_name, sizeof(connect->client_name), "%s", session->principal->name);
+    connect->key_id[BRIDGE_CLIENT] = session->key_id;
     snprintf(connect->address, sizeof(connect->address), "%s", session->address);
     evtimer_assign(&connect->timer, session->loop->base, on_timeout, connect);
     enlist(connect);
@@ -398,6 +413,29 @@ static void on_due(evutil_socket_t fd, short what, void *arg)
             chan_mark(connect->channel[side]);
 }
 
+/* If the endpoint is set so, the device's service hears first who connects. -1: out of memory. */
+static int introduce(struct connect *connect)
+{
+    unsigned char header[PROXY_SIZE];
+    char local[SOURCE_TEXT_SIZE];
+    uint16_t local_port;
+    const struct session *client = connect->client;
+    const struct setting *setting = setting_find(connect->tenant->settings, connect->name, connect->port);
+    if (setting == NULL || !setting->proxy_protocol)
+        return 0;
+    sshio_local(client->ssh, local, &local_port);
+    struct proxy proxy = {
+        .address = client->address,
+        .port = client->port,
+        .local = local,
+        .endpoint = connect->name,
+        .endpoint_port = connect->port,
+        .principal = connect->client_name,
+        .tenant = connect->tenant->name,
+    };
+    return bridge_introduce(&connect->bridge, BRIDGE_CLIENT, header, proxy_header(&proxy, header));
+}
+
 static void record_begin(struct connect *connect)
 {
     char endpoint[NAME_SIZE + 8];
@@ -414,6 +452,10 @@ static bool join(struct connect *connect)
 {
     ssh_channel accepted = NULL;
     connect->channel[BRIDGE_DEVICE]->state = CHANNEL_OPEN;
+    if (introduce(connect) != 0) {
+        give_up(connect, REASON_out_of_memory, NULL);
+        return false;
+    }
     if (sshio_alive(connect->client->ssh))
         accepted = ssh_message_channel_request_open_reply_accept(connect->open);
     session_touch(connect->client);

@@ -35,6 +35,7 @@ struct connect {
     bool loopback; /* a device's way to itself (D19) */
     char name[NAME_SIZE];
     char client_name[NAME_SIZE], device_name[NAME_SIZE];
+    int64_t key_id[2];                     /* with which they logged in, by enum bridge_side */
     char address[64];                      /* the client's */
     struct connect *prev, *next;           /* of the tenant: of `waiting` or of `connects` */
     struct connect *open_prev, *open_next; /* of client->opens, until it is BRIDGED */

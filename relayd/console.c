@@ -1,38 +1,68 @@
 #define SSH_SUPPRESS_DEPRECATED
 #include "relayd/console.h"
 
-#include "relayd/command.h"
+#include "relayd/exchange.h"
+#include "relayd/feed.h"
+#include "relayd/screen.h"
 #include "relayd/self.h"
-#include "schema/text.h"
+#include "schema/quote.h"
+#include "schema/wire.h"
 
 #include <event2/buffer.h>
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <utlist.h>
 
 #define CTRL_C 0x03
 #define CTRL_D 0x04
-#define WORDS_MAX 64
+
+/* What a command ends with, as relayctl does. */
+#define STATUS_REFUSED 1
+#define STATUS_USAGE 2
+#define STATUS_INTERRUPTED 130
 
 enum console_state {
     CONSOLE_WAITING, /* for shell or exec */
     CONSOLE_SHELL,   /* greeted, held open */
+    CONSOLE_ASKING,  /* its command is under way */
     CONSOLE_ENDING,  /* what is queued goes out, then the exit status and CLOSE */
 };
 
 struct console {
+    struct exchange exchange; /* first; of the command under way */
+    struct follower follower; /* of an open shell */
     enum console_state state;
-    bool pty;   /* lines end in CR LF; Ctrl-C and Ctrl-D leave */
-    bool leave; /* recorded: one of them came */
+    bool leave; /* recorded: Ctrl-C or Ctrl-D came from a terminal */
+    bool json;  /* the answer is wanted as JSON */
     int exit_status;
-    struct evbuffer *out;
+    const struct command *command; /* that was asked for; NULL: none, or not as it can be */
+    struct channel *channel;
+    struct screen screen;
 };
+
+static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result);
+
+static struct console *console_new(struct event_base *base)
+{
+    struct console *console = calloc(1, sizeof(*console));
+    if (console == NULL || screen_init(&console->screen) != 0) {
+        free(console);
+        return NULL;
+    }
+    exchange_init(&console->exchange, base, on_answer);
+    return console;
+}
 
 static void console_free(struct console *console)
 {
-    evbuffer_free(console->out);
+    exchange_leave(&console->exchange);
+    if (console->follower.principal != NULL)
+        tenant_unfollow(&console->follower);
+    screen_clear(&console->screen);
     free(console);
 }
 
@@ -41,7 +71,7 @@ static void console_free(struct console *console)
 static size_t console_receive(struct channel *channel, const void *data, size_t len)
 {
     struct console *console = channel->owner;
-    if (console->pty && console->state == CONSOLE_SHELL &&
+    if (console->screen.pty && console->state != CONSOLE_WAITING &&
         (memchr(data, CTRL_C, len) != NULL || memchr(data, CTRL_D, len) != NULL))
         console->leave = true;
     return len;
@@ -59,22 +89,45 @@ static void finish(struct channel *channel, bool closed_by_peer)
     console_free(console);
 }
 
+/* Sends what waits in one of the screen's streams. False if the peer can take no more now. */
+static bool send_all(struct channel *channel, struct evbuffer *from,
+                     size_t write(struct channel *channel, const void *data, size_t len))
+{
+    struct evbuffer_iovec front;
+    while (evbuffer_peek(from, -1, NULL, &front, 1) > 0) {
+        size_t n = write(channel, front.iov_base, front.iov_len);
+        if (n == 0)
+            return false;
+        evbuffer_drain(from, n);
+    }
+    return true;
+}
+
+/* From the keyboard: a shell ends as it should, a command is cut off. */
+static void leave(struct console *console)
+{
+    console->leave = false;
+    if (console->state != CONSOLE_SHELL) {
+        evbuffer_drain(console->screen.out, evbuffer_get_length(console->screen.out));
+        console->exit_status = STATUS_INTERRUPTED;
+    }
+    console->state = CONSOLE_ENDING;
+}
+
 static bool console_serve(struct channel *channel)
 {
     struct console *console = channel->owner;
-    struct evbuffer_iovec front;
     if ((channel->news & NEWS_CLOSE) != 0) {
         finish(channel, true);
         return false;
     }
     if (console->leave)
-        console->state = CONSOLE_ENDING;
-    while (evbuffer_peek(console->out, -1, NULL, &front, 1) > 0) {
-        size_t n = chan_write(channel, front.iov_base, front.iov_len);
-        if (n == 0)
+        leave(console);
+    do {
+        if (!send_all(channel, console->screen.err, chan_write_stderr) ||
+            !send_all(channel, console->screen.out, chan_write))
             return true;
-        evbuffer_drain(console->out, n);
-    }
+    } while (screen_tell_lost(&console->screen, time(NULL)));
     if (console->state == CONSOLE_ENDING)
         finish(channel, false);
     return false;
@@ -89,99 +142,217 @@ static const struct channel_ops console_ops = { console_receive, console_serve, 
 
 void console_open(struct session *session, ssh_message message)
 {
-    struct console *console = calloc(1, sizeof(*console));
-    if (console != NULL)
-        console->out = evbuffer_new();
-    if (console == NULL || console->out == NULL || session->nchannels + session->nopens >= LIMIT_CHANNELS) {
-        if (console != NULL && console->out != NULL)
-            evbuffer_free(console->out);
-        free(console);
-        session_refuse(session, EVENT_channel, "session", REASON_too_many_channels, NULL);
+    bool full = session->nchannels + session->nopens >= LIMIT_CHANNELS;
+    struct console *console = full ? NULL : console_new(session->loop->base);
+    if (console == NULL) {
+        session_refuse(session, EVENT_channel, "session",
+                       full ? REASON_too_many_channels : REASON_out_of_memory, NULL);
         ssh_message_reply_default(message);
         return;
     }
     ssh_channel accepted = ssh_message_channel_request_open_reply_accept(message);
-    if (chan_adopt(session, accepted, &console_ops, console) == NULL)
+    console->channel = chan_adopt(session, accepted, &console_ops, console);
+    if (console->channel == NULL)
         console_free(console);
 }
 
-/* ---- What is shown ---- */
+/* ---- The shell ---- */
 
-/* Appends text; on a terminal with CR before each LF. */
-static void show(struct console *console, const char *text)
+static void on_event(struct follower *follower, const struct audit_event *event)
 {
-    for (; *text != '\0'; text++) {
-        if (*text == '\n' && console->pty)
-            evbuffer_add(console->out, "\r", 1);
-        evbuffer_add(console->out, text, 1);
-    }
+    struct console *console = (struct console *)((char *)follower - offsetof(struct console, follower));
+    char line[FEED_LINE_SIZE];
+    if (console->state != CONSOLE_SHELL || !feed_line(console->channel->session, event, line))
+        return;
+    screen_tell(&console->screen, line, time(NULL));
+    chan_mark(console->channel);
 }
 
-static void show_json(struct console *console, const json_t *value)
+/* The forwards of the command line come before the shell: what was refused of them is shown with it. */
+static void begin_shell(struct session *session, struct console *console)
 {
-    char *text = text_render(value);
-    show(console, text != NULL ? text : "out of memory\n");
-    free(text);
-}
-
-static void greet(struct session *session, struct console *console)
-{
+    struct screen *screen = &console->screen;
+    const struct note *refusal;
     json_t *greeting = self_greeting(session);
-    show(console, "This is relayd. There is no shell here; your forwards work while this session lasts.\n\n");
-    show_json(console, greeting);
-    show(console, console->pty ? "\nCtrl-C leaves. Commands: ssh RELAY help\n" : "\n");
+    screen_show_line(screen,
+                     "This is relayd. There is no shell here; your forwards work while this session lasts.");
+    screen_show_line(screen, "");
+    screen_show_value(screen, greeting);
     json_decref(greeting);
+    screen_show_line(screen, "");
+    if (screen->pty) {
+        screen_show_line(screen, "Ctrl-C leaves. Commands: ssh RELAY help");
+        screen_show_line(screen, "");
+    }
+    DL_FOREACH(session->refusals, refusal)
+        screen_tell(screen, refusal->text, refusal->time);
+    console->state = CONSOLE_SHELL;
+    console->follower.tell = on_event;
+    tenant_follow(session->principal, &console->follower);
 }
 
 /* ---- exec ---- */
 
-/* Splits at blanks; no quoting, for no argument needs any. */
-static int split(char *line, char *words[WORDS_MAX])
+static void show_failure(struct console *console, const struct failure *failure)
 {
-    int n = 0;
-    for (char *word = strtok_r(line, " \t", &line); word != NULL && n < WORDS_MAX;
-         word = strtok_r(NULL, " \t", &line))
-        words[n++] = word;
-    return n;
+    char plain[600];
+    log_escape(failure->text, plain, sizeof(plain)); /* it may quote what was not UTF-8 */
+    if (!console->json) {
+        screen_complain(&console->screen, plain);
+        return;
+    }
+    json_t *error = json_pack("{s:{s:s, s:s}}", "error", "code", reason_code(failure->reason), "message",
+                              plain);
+    screen_show_document(&console->screen, error);
+    json_decref(error);
 }
 
-static json_t *run_command(struct session *session, const struct command *command, char *rest,
-                           struct failure *failure)
+static void show_text(struct console *console, char *text)
 {
+    screen_show(&console->screen, text != NULL ? text : "out of memory\n");
+    free(text);
+}
+
+/* The command has come to its end. The result is borrowed. */
+static void conclude(struct console *console, const struct failure *failure, json_t *result)
+{
+    if (failure->reason != REASON_none)
+        show_failure(console, failure);
+    else if (console->json)
+        screen_show_document(&console->screen, result);
+    else if (console->command->steps->text != NULL)
+        show_text(console, console->command->steps->text(result, console->screen.columns));
+    else
+        screen_show_value(&console->screen, result);
+    if (failure->reason != REASON_none)
+        console->exit_status = console->command != NULL ? STATUS_REFUSED : STATUS_USAGE;
+    console->state = CONSOLE_ENDING;
+    chan_mark(console->channel);
+}
+
+static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result)
+{
+    conclude((struct console *)exchange, failure, result);
+}
+
+void console_answer(struct loop *loop, struct request *request)
+{
+    DL_DELETE(loop->requests, request);
+    exchange_end(request);
+}
+
+/* How many of its tenant and of its principal are under way is counted when the next one comes, for they
+ * outlive consoles, sessions and principals. */
+static bool may_ask(const struct session *session)
+{
+    unsigned of_principal = 0, of_tenant = 0;
+    const struct request *request;
+    DL_FOREACH(session->loop->requests, request) {
+        of_principal += request->actor.principal_id == session->principal->id;
+        of_tenant += request->actor.tenant_id == session->tenant->id;
+    }
+    return of_principal < LIMIT_REQUESTS_PRINCIPAL && of_tenant < LIMIT_REQUESTS_TENANT;
+}
+
+/* Sends the command to the keeper, in the session's own tenant. */
+static enum reason ask(struct session *session, struct console *console, const struct command *command,
+                       json_t *args)
+{
+    if (!may_ask(session))
+        return REASON_too_many_requests;
+    struct request *request = request_new(command, self_roles(session), session->tenant->name, args);
+    if (request == NULL)
+        return REASON_out_of_memory;
+    struct actor *actor = &request->actor;
+    actor->session = session->id;
+    actor->tenant_id = session->tenant->id;
+    actor->principal_id = session->principal->id;
+    actor->key_id = session->key_id;
+    snprintf(actor->principal, sizeof(actor->principal), "%s", session->principal->name);
+    snprintf(actor->address, sizeof(actor->address), "%s", session->address);
+    console->state = CONSOLE_ASKING;
+    DL_APPEND(session->loop->requests, request);
+    exchange_begin(&console->exchange, request);
+    return REASON_none;
+}
+
+/* --json may stand anywhere, as with relayctl. */
+static int take_json(struct console *console, int n, char *words[])
+{
+    int left = 0;
+    for (int i = 0; i < n; i++) {
+        if (strcmp(words[i], "--json") == 0)
+            console->json = true;
+        else
+            words[left++] = words[i];
+    }
+    return left;
+}
+
+/* The arguments, and the command that may be run with them. NULL with *failure set. */
+static json_t *read_args(const struct session *session, int n, char *words[], const struct command **command,
+                         struct failure *failure)
+{
+    int used;
     struct usage usage;
-    char *words[WORDS_MAX], error[256];
-    int n = split(rest, words);
-    usage_parse(command->arguments, &usage);
-    json_t *args = usage_from_words(&usage, n, words, error, sizeof(error));
-    json_t *result = NULL;
+    char error[256];
+    *command = command_in_words(n, words, self_roles(session), &used);
+    if (*command == NULL) {
+        fail(failure, REASON_unknown_command, "%s", reason_sentence(REASON_unknown_command));
+        return NULL;
+    }
+    usage_parse((*command)->arguments, &usage);
+    json_t *args = usage_from_words(&usage, n - used, words + used, error, sizeof(error));
+    if (args == NULL) {
+        fail(failure, REASON_bad_argument, "%s; usage: %s%s%s", error, (*command)->words,
+             *(*command)->arguments != '\0' ? " " : "", (*command)->arguments);
+    } else if (command_authorise((*command)->words, self_roles(session), args, failure) == NULL) {
+        json_decref(args);
+        args = NULL;
+    }
+    return args;
+}
+
+/* Runs the command, or sends it out. */
+static void run_words(struct session *session, struct console *console, int n, char *words[],
+                      struct failure *failure)
+{
+    const struct command *command;
+    json_t *args = read_args(session, take_json(console, n, words), words, &command, failure);
     if (args == NULL)
-        fail(failure, REASON_bad_argument, "%s; usage: %s %s", error, command->words, command->arguments);
-    else if (command_authorise(command->words, self_role(session), args, failure) != NULL)
-        result = command->steps->session(session, args, failure);
+        return;
+    console->command = command;
+    if (command->steps->session == NULL) {
+        enum reason reason = ask(session, console, command, args);
+        if (reason != REASON_none)
+            fail(failure, reason, "%s", reason_sentence(reason));
+    } else {
+        json_t *result = command->steps->session(session, args, failure);
+        if (result == NULL && failure->reason == REASON_none)
+            fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+        if (failure->reason == REASON_none)
+            conclude(console, failure, result);
+        json_decref(result);
+    }
     json_decref(args);
-    return result;
 }
 
 static void run_line(struct session *session, struct console *console, const char *line)
 {
     struct failure failure = { 0 };
-    json_t *result = NULL;
-    char *rest, *copy = strdup(line);
-    const struct command *command = copy != NULL ? command_in_line(copy, self_role(session), &rest) : NULL;
-    if (command != NULL)
-        result = run_command(session, command, rest, &failure);
+    const char *error = "the command is too long";
+    int n;
+    char *copy = strlen(line) <= WIRE_LINE_MAX ? strdup(line) : NULL;
+    char **words = copy != NULL ? quote_split(copy, &n, &error) : NULL;
+    if (words != NULL)
+        run_words(session, console, n, words, &failure);
     else
-        fail(&failure, REASON_unknown_command, "%s", reason_sentence(REASON_unknown_command));
+        fail(&failure, REASON_bad_argument, "%s", error);
+    free(words);
     free(copy);
-    if (result != NULL) {
-        show_json(console, result);
-        json_decref(result);
-    } else {
+    if (failure.reason != REASON_none) {
         session_refuse(session, EVENT_exec, line, failure.reason, NULL);
-        show(console, "relayd: ");
-        show(console, failure.text);
-        show(console, "\n");
-        console->exit_status = 1;
+        conclude(console, &failure, NULL);
     }
 }
 
@@ -196,18 +367,31 @@ static struct channel *find_channel(const struct session *session, ssh_channel s
     return NULL;
 }
 
+/* Each holds what it shows until that is read. */
+static bool may_begin(const struct session *session)
+{
+    unsigned begun = 0;
+    const struct channel *channel;
+    DL_FOREACH(session->channels, channel)
+        begun += channel->ops == &console_ops &&
+                 ((const struct console *)channel->owner)->state != CONSOLE_WAITING;
+    return begun < LIMIT_CONSOLES;
+}
+
 /* The first shell or exec starts the channel (RFC 4254, 6.5). */
 static bool begin(struct session *session, struct channel *channel, ssh_message message, int type)
 {
     struct console *console = channel->owner;
     if (console->state != CONSOLE_WAITING)
         return false;
+    if (!may_begin(session)) {
+        session_refuse(session, EVENT_exec, "session", REASON_too_many_channels, NULL);
+        return false;
+    }
     if (type == SSH_CHANNEL_REQUEST_SHELL) {
-        console->state = CONSOLE_SHELL;
-        greet(session, console);
+        begin_shell(session, console);
     } else {
         const char *line = ssh_message_channel_request_command(message);
-        console->state = CONSOLE_ENDING;
         run_line(session, console, line != NULL ? line : "");
     }
     chan_mark(channel);
@@ -219,9 +403,11 @@ static bool handle(struct session *session, struct channel *channel, ssh_message
     struct console *console = channel->owner;
     switch (type) {
     case SSH_CHANNEL_REQUEST_PTY:
-        console->pty = true;
+        screen_set_terminal(&console->screen, (unsigned)ssh_message_channel_request_pty_width(message));
         return true;
     case SSH_CHANNEL_REQUEST_WINDOW_CHANGE:
+        if (console->screen.pty)
+            screen_set_terminal(&console->screen, (unsigned)ssh_message_channel_request_pty_width(message));
         return true;
     case SSH_CHANNEL_REQUEST_SHELL:
     case SSH_CHANNEL_REQUEST_EXEC:
@@ -248,7 +434,8 @@ void console_request(struct session *session, ssh_message message)
     if (channel == NULL || channel->state != CHANNEL_OPEN)
         return;
     session_touch(session);
-    if (channel->ops == &console_ops && handle(session, channel, message, ssh_message_subtype(message)))
+    if (session->state == SESSION_UP && channel->ops == &console_ops &&
+        handle(session, channel, message, ssh_message_subtype(message)))
         ssh_message_channel_request_reply_success(message);
     else
         ssh_message_reply_default(message);

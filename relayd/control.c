@@ -1,6 +1,6 @@
 #include "relayd/control.h"
 
-#include "relayd/event.h"
+#include "relayd/exchange.h"
 #include "relayd/keeper.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -25,18 +25,20 @@
 #define OUTPUT_MAX (256u * 1024) /* bytes of answers that may wait for a peer to read them */
 #define IDLE_S 300               /* after which a silent connection makes room for others */
 #define PAUSE_MS 100             /* after a failed accept */
-#define APPLY_TIMEOUT_S 5        /* after which a stored change is reported as not applied */
 
 /* One program on the socket. It has one request under way at a time: the next line is read when
  * the answer has been written, so its requests are answered in order. */
 struct connection {
+    struct exchange exchange; /* first */
     struct bufferevent *stream;
-    struct event *timer;
-    uint64_t serial;         /* of the request under way; 0: none */
-    struct request *request; /* borrowed; it comes back to this thread before it is freed */
-    json_int_t id;           /* the peer's */
-    uid_t uid;               /* whose program it is */
-    bool closing;            /* what is written goes out, then it is closed */
+    json_int_t id; /* the peer's, of the request under way */
+    uid_t uid;     /* whose program it is */
+    bool closing;  /* what is written goes out, then it is closed */
+
+    /* What has come of a batch whose last request is still to come; NULL: there is none. */
+    json_t *batch;
+    size_t batch_bytes;
+    const struct command *batch_command;
     struct connection *prev, *next;
 };
 
@@ -48,19 +50,31 @@ static struct control {
     struct event *resume; /* accepting */
     struct connection *connections;
     unsigned nconnections;
-    uint64_t last_serial;
     char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 } control;
 
 static void read_lines(struct connection *connection);
 
+static bool is_busy(const struct connection *connection)
+{
+    return connection->exchange.request != NULL;
+}
+
+static void drop_batch(struct connection *connection)
+{
+    json_decref(connection->batch);
+    connection->batch = NULL;
+    connection->batch_bytes = 0;
+}
+
 static void connection_free(struct connection *connection)
 {
+    drop_batch(connection);
     DL_DELETE(control.connections, connection);
     if (control.nconnections-- == LIMIT_CONTROL_CONNECTIONS && control.listener != NULL)
         evconnlistener_enable(control.listener);
+    exchange_leave(&connection->exchange);
     bufferevent_free(connection->stream);
-    event_free(connection->timer);
     free(connection);
 }
 
@@ -89,43 +103,14 @@ static void put_error(struct connection *connection, json_int_t id, enum reason 
     put_line(connection, wire_error_line(id, reason_code(reason), plain));
 }
 
-static void finish_request(struct connection *connection)
+static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result)
 {
-    connection->serial = 0;
-    evtimer_del(connection->timer);
+    struct connection *connection = (struct connection *)exchange;
+    if (failure->reason != REASON_none)
+        put_error(connection, connection->id, failure->reason, failure->text);
+    else
+        put_line(connection, wire_result_line(connection->id, result));
     read_lines(connection);
-}
-
-static void log_change(const struct request *request)
-{
-    const char *status = json_string_value(json_object_get(request->result, "status"));
-    const char *name = json_string_value(json_object_get(request->result, "name"));
-    char text[COMMAND_TEXT_SIZE];
-    struct log_subject subject = { .tenant = request->tenant,
-                                   .address = request->address,
-                                   .event = event_code(EVENT_command) };
-    command_describe(request, text);
-    log_write(LOG_LEVEL_INFO, &subject, "control: %s: %s %s; closed %u sessions and %u bridges", text,
-              status != NULL ? status : "done", name != NULL ? name : "", request->closed_sessions,
-              request->closed_bridges);
-}
-
-static void answer(struct connection *connection, struct request *request)
-{
-    if (request->failure.reason != REASON_none) {
-        struct log_subject subject = { .tenant = request->tenant,
-                                       .address = request->address,
-                                       .event = event_code(EVENT_command),
-                                       .reason = reason_code(request->failure.reason) };
-        log_write(LOG_LEVEL_INFO, &subject, "control: %s refused: %s: %s", request->command->words,
-                  reason_code(request->failure.reason), request->failure.text);
-        put_error(connection, connection->id, request->failure.reason, request->failure.text);
-    } else {
-        if (request->command->steps->changes && command_had_effect(request))
-            log_change(request);
-        put_line(connection, wire_result_line(connection->id, request->result));
-    }
-    finish_request(connection);
 }
 
 void control_answer(struct request *request)
@@ -138,58 +123,89 @@ static void on_answers(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what, (void)arg;
     struct mail *mail = mailbox_take(control.answers, 64);
     while (mail != NULL) {
-        struct request *request = (struct request *)mail;
-        struct connection *connection;
-        mail = mail->next;
-        DL_SEARCH_SCALAR(control.connections, connection, serial, request->serial);
-        if (connection != NULL)
-            answer(connection, request);
-        request_free(request);
+        struct mail *next = mail->next;
+        exchange_end((struct request *)mail);
+        mail = next;
     }
-}
-
-/* It takes too long. What has not been begun never will be; of the rest we say what is known. */
-static enum reason give_up(struct request *request)
-{
-    enum request_progress progress = REQUEST_QUEUED;
-    if (atomic_compare_exchange_strong(&request->progress, &progress, REQUEST_CANCELLED))
-        return request->command->steps->changes ? REASON_store_unavailable : REASON_timeout;
-    return progress == REQUEST_STORED && request->command->steps->changes ? REASON_durable_not_applied
-                                                                          : REASON_timeout;
-}
-
-static void on_timeout(evutil_socket_t fd, short what, void *arg)
-{
-    struct connection *connection = arg;
-    (void)fd, (void)what;
-    enum reason reason = give_up(connection->request);
-    put_error(connection, connection->id, reason, reason_sentence(reason));
-    finish_request(connection);
 }
 
 /* ---- Requests ---- */
 
-static void begin_request(struct connection *connection, struct request *request)
+static struct request *new_request(const struct command *command, const char *tenant, json_t *args,
+                                   const struct connection *connection)
 {
-    struct timeval delay = { .tv_sec = APPLY_TIMEOUT_S };
-    snprintf(request->actor, sizeof(request->actor), "control");
-    snprintf(request->address, sizeof(request->address), "uid=%u", (unsigned)connection->uid);
-    connection->serial = request->serial = ++control.last_serial;
-    connection->request = request;
-    evtimer_add(connection->timer, &delay);
-    keeper_request(request);
+    struct request *request = request_new(command, ROLE_ADMIN, tenant, args);
+    if (request == NULL)
+        return NULL;
+    struct actor *actor = &request->actor;
+    snprintf(actor->principal, sizeof(actor->principal), connection != NULL ? "control" : "signal");
+    if (connection != NULL)
+        snprintf(actor->address, sizeof(actor->address), "uid=%u", (unsigned)connection->uid);
+    return request;
 }
 
 void control_run(enum command_id command)
 {
-    struct request *request = request_new(command_at(command), "", NULL);
+    struct request *request = new_request(command_at(command), "", NULL, NULL);
     if (request == NULL) {
         log_error("%s: %s", command_at(command)->words, reason_sentence(REASON_out_of_memory));
         return;
     }
-    request->serial = ++control.last_serial;
-    snprintf(request->actor, sizeof(request->actor), "signal");
     keeper_request(request);
+}
+
+/* Puts the lines of this request behind those that came before. */
+static int gather(struct connection *connection, const struct command *command, json_t *lines, size_t len,
+                  struct failure *failure)
+{
+    if (!json_is_array(lines) || (connection->batch != NULL && connection->batch_command != command))
+        return fail(failure, REASON_bad_request, "that does not go on with a batch, which is dropped");
+    if (connection->batch == NULL)
+        connection->batch = json_array();
+    connection->batch_command = command;
+    connection->batch_bytes += len;
+    if (json_array_size(connection->batch) + json_array_size(lines) > LIMIT_BATCH ||
+        connection->batch_bytes > LIMIT_BATCH_BYTES)
+        return fail(failure, REASON_bad_argument, "a batch has at most %d lines and %u MiB", LIMIT_BATCH,
+                    LIMIT_BATCH_BYTES >> 20);
+    if (json_array_extend(connection->batch, lines) != 0)
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    return 0;
+}
+
+/* A batch comes in several requests, and is run with the last. 1: there is nothing to run yet. */
+static int take_batch(struct connection *connection, const struct command *command,
+                      const struct wire_request *wire, size_t len, struct failure *failure)
+{
+    json_t *lines = json_object_get(wire->args, "batch");
+    if (!wire->more && connection->batch == NULL)
+        return 0;
+    if (gather(connection, command, lines, len, failure) != 0)
+        return -1;
+    if (wire->more)
+        return 1;
+    json_object_set(wire->args, "batch", connection->batch);
+    drop_batch(connection);
+    return 0;
+}
+
+static void answer_more(struct connection *connection, json_int_t id)
+{
+    json_t *result = json_pack("{s:s, s:I}", "status", "more", "lines",
+                               (json_int_t)json_array_size(connection->batch));
+    put_line(connection, wire_result_line(id, result));
+    json_decref(result);
+}
+
+static void run(struct connection *connection, const struct command *command, const struct wire_request *wire)
+{
+    struct request *request = new_request(command, wire->tenant, wire->args, connection);
+    if (request == NULL) {
+        put_error(connection, wire->id, REASON_out_of_memory, reason_sentence(REASON_out_of_memory));
+        return;
+    }
+    connection->id = wire->id;
+    exchange_begin(&connection->exchange, request);
 }
 
 static void serve_line(struct connection *connection, const char *line, size_t len)
@@ -198,18 +214,19 @@ static void serve_line(struct connection *connection, const char *line, size_t l
     struct failure failure = { 0 };
     char error[256];
     if (wire_parse_request(line, len, &wire, error, sizeof(error)) != 0) {
+        drop_batch(connection);
         put_error(connection, wire.id, REASON_bad_request, error);
         return;
     }
     const struct command *command = command_authorise(wire.cmd, ROLE_ADMIN, wire.args, &failure);
-    struct request *request = command != NULL ? request_new(command, wire.tenant, wire.args) : NULL;
-    if (command == NULL) {
+    int rc = command != NULL ? take_batch(connection, command, &wire, len, &failure) : -1;
+    if (rc < 0) {
+        drop_batch(connection);
         put_error(connection, wire.id, failure.reason, failure.text);
-    } else if (request == NULL) {
-        put_error(connection, wire.id, REASON_out_of_memory, reason_sentence(REASON_out_of_memory));
+    } else if (rc > 0) {
+        answer_more(connection, wire.id);
     } else {
-        connection->id = wire.id;
-        begin_request(connection, request);
+        run(connection, command, &wire);
     }
     json_decref(wire.root);
 }
@@ -218,7 +235,7 @@ static void read_lines(struct connection *connection)
 {
     struct evbuffer *input = bufferevent_get_input(connection->stream);
     /* Who does not read its answers is not asked for more. */
-    while (connection->serial == 0 &&
+    while (!is_busy(connection) &&
            evbuffer_get_length(bufferevent_get_output(connection->stream)) < OUTPUT_MAX) {
         size_t len;
         char *line = evbuffer_readln(input, &len, EVBUFFER_EOL_LF);
@@ -229,7 +246,7 @@ static void read_lines(struct connection *connection)
         serve_line(connection, line, len);
         free(line);
     }
-    if (connection->serial == 0 && evbuffer_get_length(input) > WIRE_LINE_MAX &&
+    if (!is_busy(connection) && evbuffer_get_length(input) > WIRE_LINE_MAX &&
         evbuffer_search_eol(input, NULL, NULL, EVBUFFER_EOL_LF).pos < 0) {
         put_error(connection, 0, REASON_bad_request, "that line is longer than 65536 bytes");
         evbuffer_drain(input, evbuffer_get_length(input));
@@ -241,7 +258,7 @@ static void read_lines(struct connection *connection)
 /* Once the peer has sent its last line: the end comes when all is answered and has gone out. */
 static void close_if_done(struct connection *connection)
 {
-    if (connection->closing && connection->serial == 0 &&
+    if (connection->closing && !is_busy(connection) &&
         evbuffer_get_length(bufferevent_get_output(connection->stream)) == 0)
         connection_free(connection);
 }
@@ -263,7 +280,7 @@ static void on_event(struct bufferevent *stream, short what, void *arg)
 {
     struct connection *connection = arg;
     (void)stream;
-    if ((what & BEV_EVENT_TIMEOUT) != 0 && connection->serial != 0) {
+    if ((what & BEV_EVENT_TIMEOUT) != 0 && is_busy(connection)) {
         bufferevent_enable(connection->stream, EV_READ | EV_WRITE);
     } else if ((what & (BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT)) != 0) {
         connection_free(connection);
@@ -290,10 +307,10 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     if (connection == NULL)
         goto fail;
     connection->stream = bufferevent_socket_new(control.base, fd, BEV_OPT_CLOSE_ON_FREE);
-    connection->timer = evtimer_new(control.base, on_timeout, connection);
-    if (connection->stream == NULL || connection->timer == NULL)
+    if (connection->stream == NULL)
         goto fail;
     connection->uid = peer_uid(fd);
+    exchange_init(&connection->exchange, control.base, on_answer);
     DL_APPEND(control.connections, connection);
     if (++control.nconnections == LIMIT_CONTROL_CONNECTIONS)
         evconnlistener_disable(control.listener); /* further ones wait in the backlog */
@@ -305,12 +322,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
         connection_free(connection);
     return;
 fail:
-    if (connection != NULL && connection->timer != NULL)
-        event_free(connection->timer);
-    if (connection != NULL && connection->stream != NULL)
-        bufferevent_free(connection->stream);
-    else
-        close(fd);
+    close(fd);
     free(connection);
 }
 

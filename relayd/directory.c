@@ -154,6 +154,12 @@ int64_t directory_owner(const struct directory *directory, const char *name, boo
     return owner;
 }
 
+int64_t directory_device(const struct directory *directory, const char *name)
+{
+    const struct owned *owned = find_owned(directory, name);
+    return owned != NULL && owned->device ? owned->principal : 0;
+}
+
 unsigned directory_owned(const struct directory *directory, int64_t principal)
 {
     const struct owned *device = find_device(directory, principal);

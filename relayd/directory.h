@@ -29,6 +29,7 @@ struct publication {
 /* An endpoint that somebody serves. */
 struct endpoint {
     struct publication *publications;
+    uint64_t bytes_up, bytes_down; /* of its bridges that are over, since it came to be served */
     uint16_t port;
     UT_hash_handle hh;
     const char *name;
@@ -50,6 +51,9 @@ int directory_set_owner(struct directory *directory, const char *name, int64_t p
 /* The principal that owns a name, 0 if nobody. *own is set if the name is at or under the owner's
  * device name, which goes before any other ownership. */
 int64_t directory_owner(const struct directory *directory, const char *name, bool *own);
+
+/* The device that is called so; 0 if there is none. */
+int64_t directory_device(const struct directory *directory, const char *name);
 
 /* How many names outside its own a device owns. */
 unsigned directory_owned(const struct directory *directory, int64_t principal);

@@ -21,6 +21,7 @@ int entry_find(struct store *store, struct request *request, const char *name, s
         entry->id = query_int(query, 0);
         entry->kind = strcmp(query_text(query, 1), "device") == 0 ? ENTRY_DEVICE : ENTRY_CLIENT;
         entry->expires = query_int(query, 3);
+        entry->admin = query_int(query, 4) == 1;
     }
     query_end(query);
     return rc < 0 ? entry_failed(store, request) : rc;
@@ -36,6 +37,19 @@ int entry_get(struct store *store, struct request *request, const char *raw, str
                     "tenant %s has no device or client called \"%.253s\": see relayctl list devices, clients",
                     request->tenant, raw);
     return rc < 0 ? -1 : 0;
+}
+
+int entry_check_room(struct store *store, struct request *request, enum sql count, int64_t id, int64_t max)
+{
+    if (request_by_relay(request))
+        return 0;
+    int64_t n = store_value(store, count, "i", id);
+    if (n < 0)
+        return entry_failed(store, request);
+    if (n >= max)
+        return fail(&request->failure, REASON_too_many_registered, "%s",
+                    reason_sentence(REASON_too_many_registered));
+    return 0;
 }
 
 json_t *entry_rules(struct store *store, int64_t id)
@@ -80,10 +94,13 @@ int entry_check_name(struct store *store, struct request *request, const char *n
         if (entry_text(store, request, query, other) != 0)
             return -1;
     }
-    if (other[0] == '\0')
-        return 0;
+    return other[0] == '\0' ? 0 : entry_name_taken(request, name, other);
+}
+
+int entry_name_taken(struct request *request, const char *name, const char *device)
+{
     return fail(&request->failure, REASON_in_use,
                 "the name %s, or one below it, belongs to device %s: choose another name, or free it with "
                 "relayctl remove-endpoint",
-                name, other);
+                name, device);
 }

@@ -1,11 +1,11 @@
 #include "relayd/gate.h"
 
+#include "relayd/clock.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <time.h>
 
 static struct {
     pthread_mutex_t lock; /* guards all below; nothing else is locked or waited for while it is held */
@@ -14,14 +14,7 @@ static struct {
     uint64_t refused;
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static atomic_uint_fast64_t full_until;
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
+static atomic_int_fast64_t full_until; /* of clock_us() */
 
 int gate_start(const struct config *config, struct failure *failure)
 {
@@ -56,12 +49,12 @@ unsigned gate_max_logins(void)
 
 void gate_set_full(void)
 {
-    atomic_store(&full_until, now_us() + PENALTY_SECOND);
+    atomic_store(&full_until, clock_us() + (int64_t)PENALTY_SECOND);
 }
 
 bool gate_is_full(void)
 {
-    return now_us() < atomic_load(&full_until);
+    return clock_us() < atomic_load(&full_until);
 }
 
 static bool is_exempt(const struct config *config, const struct sockaddr *address)
@@ -89,7 +82,7 @@ enum penalty_verdict gate_check(const struct source *source, uint64_t *delay)
         return verdict;
     pthread_mutex_lock(&gate.lock);
     if (gate.config->penalties)
-        verdict = penalty_check(gate.penalties, source, now_us(), delay);
+        verdict = penalty_check(gate.penalties, source, clock_us(), delay);
     pthread_mutex_unlock(&gate.lock);
     return verdict;
 }
@@ -115,7 +108,7 @@ void gate_fail(const struct source *source, enum penalty penalty)
     if (source->family == 0)
         return;
     pthread_mutex_lock(&gate.lock);
-    uint64_t us = gate.config->penalties ? penalty_fail(gate.penalties, source, penalty, now_us()) : 0;
+    uint64_t us = gate.config->penalties ? penalty_fail(gate.penalties, source, penalty, clock_us()) : 0;
     pthread_mutex_unlock(&gate.lock);
     if (us > 0)
         log_held(source, penalty, us);
@@ -142,7 +135,7 @@ void gate_logout(const struct source *source)
 void gate_count(size_t *held, uint64_t *refused)
 {
     pthread_mutex_lock(&gate.lock);
-    *held = penalty_count(gate.penalties, now_us());
+    *held = penalty_count(gate.penalties, clock_us());
     *refused = gate.refused;
     pthread_mutex_unlock(&gate.lock);
 }

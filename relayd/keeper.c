@@ -1,6 +1,7 @@
 #include "relayd/keeper.h"
 
 #include "relayd/audit.h"
+#include "relayd/clock.h"
 #include "relayd/hash.h"
 #include "relayd/limits.h"
 #include "relayd/log.h"
@@ -9,10 +10,12 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <utlist.h>
 
 #define RETRY_MS 1000 /* after which what could not be written is tried again */
 
@@ -44,16 +47,11 @@ static struct keeper {
     struct mailbox *mailbox;
     struct store *store;
     void (*route)(struct request *request);
-    struct seen *unwritten; /* hash by key, oldest first; the thread's own */
-    int64_t retry_at;       /* in ms of the monotonic clock: not to write before; 0: now */
+    struct seen *unwritten;       /* hash by key, oldest first; the thread's own */
+    struct enrolment *enrolments; /* that are not written yet; the thread's own */
+    atomic_uint nenrolments;      /* and those on their way to it */
+    int64_t retry_at;             /* of clock_us(): not to write before; 0: now */
 } keeper;
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- What workers saw ---- */
 
@@ -223,7 +221,7 @@ static void flush_unwritten(void)
 {
     struct failure failure;
     bool was_healthy = store_healthy();
-    if ((keeper.unwritten == NULL && was_healthy) || now_ms() < keeper.retry_at)
+    if ((keeper.unwritten == NULL && was_healthy) || clock_us() < keeper.retry_at)
         return;
     if (write_all_unwritten() == 0) {
         drop_all_unwritten();
@@ -235,7 +233,7 @@ static void flush_unwritten(void)
     store_failed(keeper.store, REASON_store_unavailable, &failure);
     store_rollback(keeper.store);
     HASH_SORT(keeper.unwritten, by_age);
-    keeper.retry_at = now_ms() + RETRY_MS;
+    keeper.retry_at = clock_us() + RETRY_MS * 1000;
     if (was_healthy)
         log_error("%s", failure.text);
 }
@@ -293,6 +291,76 @@ static void serve_forget(struct forget *forget)
     free(forget);
 }
 
+/* ---- Keys that ask to be approved ---- */
+
+static void drop_enrolment(struct enrolment *enrolment)
+{
+    free(enrolment);
+    atomic_fetch_sub(&keeper.nenrolments, 1);
+}
+
+int keeper_enrol(struct enrolment *enrolment)
+{
+    bool room = atomic_fetch_add(&keeper.nenrolments, 1) < LIMIT_ENROLMENTS_BEHIND;
+    if (room && store_healthy() && mailbox_post(keeper.mailbox, &enrolment->mail) == 0)
+        return 0;
+    drop_enrolment(enrolment);
+    return -1;
+}
+
+static void tell_enrolment(const struct enrolment *enrolment)
+{
+    struct log_subject subject = { .tenant = enrolment->tenant };
+    struct audit_event event = { .kind = EVENT_enrol,
+                                 .reason = enrolment->outcome == ENROL_FULL ? REASON_too_many_pending
+                                                                            : REASON_none,
+                                 .tenant_id = enrolment->tenant_id,
+                                 .tenant = enrolment->tenant,
+                                 .address = enrolment->address,
+                                 .object = enrolment->fingerprint };
+    if (enrolment->outcome != ENROL_KEPT && enrolment->outcome != ENROL_FULL)
+        return;
+    audit(&event);
+    if (enrolment->outcome == ENROL_KEPT)
+        log_write(LOG_LEVEL_INFO, &subject, "key %s from %s waits to be approved", enrolment->fingerprint,
+                  enrolment->address);
+    else
+        log_write(LOG_LEVEL_WARN, &subject, "key %s from %s is not kept: %s", enrolment->fingerprint,
+                  enrolment->address, reason_sentence(REASON_too_many_pending));
+}
+
+static int write_enrolments(void)
+{
+    struct enrolment *enrolment;
+    if (store_begin(keeper.store) != 0)
+        return -1;
+    DL_FOREACH(keeper.enrolments, enrolment)
+        if (enrol_write(keeper.store, enrolment) != 0)
+            return -1;
+    return store_commit(keeper.store);
+}
+
+/* Those that the disk refuses are lost: they will ask again. */
+static void flush_enrolments(void)
+{
+    struct failure failure;
+    struct enrolment *enrolment, *next;
+    if (keeper.enrolments == NULL)
+        return;
+    bool written = write_enrolments() == 0;
+    if (!written) {
+        store_failed(keeper.store, REASON_store_unavailable, &failure);
+        store_rollback(keeper.store);
+        log_error("lost keys that asked to be approved: %s", failure.text);
+    }
+    DL_FOREACH_SAFE(keeper.enrolments, enrolment, next) {
+        if (written)
+            tell_enrolment(enrolment);
+        DL_DELETE(keeper.enrolments, enrolment);
+        drop_enrolment(enrolment);
+    }
+}
+
 /* ---- Requests ---- */
 
 void keeper_request(struct request *request)
@@ -305,8 +373,26 @@ size_t keeper_waiting(void)
     return mailbox_waiting(keeper.mailbox);
 }
 
+/* Over SSH: the tenant is the session's, by its id, and it must still be what it was when the command was
+ * authorised. Whoever was removed or demoted by an earlier change does nothing any more. */
+static int check_actor(struct request *request)
+{
+    const struct actor *actor = &request->actor;
+    request->tenant_id = actor->tenant_id;
+    bool as_admin = (request->command->roles & actor->roles & ~(unsigned)ROLE_TENANT) == 0;
+    int64_t may = store_value(keeper.store, SQL_actor_may, "iiii", actor->tenant_id, actor->principal_id,
+                              actor->key_id, (int64_t)as_admin);
+    if (may < 0)
+        return store_failed(keeper.store, REASON_registry_unavailable, &request->failure);
+    if (may == 0)
+        return fail(&request->failure, REASON_revoked, "%s", reason_sentence(REASON_revoked));
+    return 0;
+}
+
 static int find_tenant(struct request *request)
 {
+    if (request->actor.session != 0)
+        return check_actor(request);
     enum command_scope scope = request->command->steps->scope;
     if (scope == SCOPE_ALL || (scope == SCOPE_ANY && strcmp(request->tenant, COMMAND_ALL_TENANTS) == 0))
         return 0;
@@ -375,8 +461,11 @@ static bool serve_mail(struct mail *mail)
         struct mail *next = mail->next;
         if (mail->kind == MAIL_SEEN) {
             keep_seen((struct seen *)mail);
+        } else if (mail->kind == MAIL_ENROL) {
+            DL_APPEND(keeper.enrolments, (struct enrolment *)mail);
         } else {
             flush_unwritten();
+            flush_enrolments();
             if (mail->kind == MAIL_REQUEST)
                 serve_request((struct request *)mail);
             else if (mail->kind == MAIL_FORGET)
@@ -387,6 +476,7 @@ static bool serve_mail(struct mail *mail)
         mail = next;
     }
     flush_unwritten();
+    flush_enrolments();
     return go_on;
 }
 

@@ -2,6 +2,7 @@
 #define RELAYD_KEEPER_H
 
 #include "relayd/command.h"
+#include "relayd/enrol.h"
 #include "relayd/name.h"
 
 #include <stdint.h>
@@ -30,6 +31,10 @@ void keeper_saw_login(int64_t principal_id, int64_t key_id, const char *address)
  * too much waits. The text is copied. Any thread. */
 int keeper_saw_endpoint(int64_t tenant_id, int64_t principal_id, const char *name, uint16_t port,
                         bool published);
+
+/* A key that asks to be approved: written behind. -1: too many are on their way, or the disk refuses. Takes
+ * it over. Any thread. */
+int keeper_enrol(struct enrolment *enrolment) __attribute__((warn_unused_result));
 
 /* After a change of who may have a name: takes back what publishers that were faster have left, all
  * rows of the name but the owner's, or those of a principal at and under the name that it had. */

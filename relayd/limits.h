@@ -1,6 +1,8 @@
 #ifndef RELAYD_LIMITS_H
 #define RELAYD_LIMITS_H
 
+#include "relayd/rate.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,8 +18,8 @@ enum limit {
     LIMIT_COUNT
 };
 
-#define LIMIT_NONE UINT64_MAX         /* no limit */
-#define LIMIT_MAX (UINT64_C(1) << 40) /* the highest that can be set */
+#define LIMIT_NONE RATE_NONE /* no limit */
+#define LIMIT_MAX RATE_MAX   /* the highest that can be set */
 
 /* What holds for one tenant or one principal. */
 struct limits {
@@ -44,9 +46,11 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 
 /* Of one session. */
 #define LIMIT_CHANNELS 1000      /* closing ones and waiting opens included */
+#define LIMIT_CONSOLES 32        /* of them running a shell or a command, each with what it shows */
 #define LIMIT_PUBLICATIONS 1000  /* endpoints that it publishes */
 #define LIMIT_REFUSALS 32        /* of one kind, that are logged and told to the peer in a second */
 #define LIMIT_REFUSALS_KINDS 8   /* that are counted apart: what was refused, and why */
+#define LIMIT_REFUSALS_KEPT 8    /* for a shell that is opened later */
 #define LIMIT_BACKLOG (1u << 20) /* bytes of messages not yet handled, above which it gets no open */
 #define LIMIT_UNSENT (1u << 20)  /* bytes that the peer may leave unread in our buffers */
 #define LIMIT_PARKED 32768       /* packets that it may send while a rekey of ours waits for it */
@@ -55,20 +59,41 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_ANSWER 15          /* seconds in which a peer that is asked whether it lives has to answer */
 #define LIMIT_LOGIN_SILENCE 3    /* seconds without a byte in a login, if others wait for its place */
 
+/* Of commands over SSH that wait for the keeper or for their answer. */
+#define LIMIT_REQUESTS_PRINCIPAL 8
+#define LIMIT_REQUESTS_TENANT 32
+
+/* Of an open shell: bytes that may wait for its reader, above which it loses lines of what happens. */
+#define LIMIT_FEED 16384
+
+/* That a tenant's administrators may register; the relay's may go on. */
+#define LIMIT_REGISTERED 20000 /* devices and clients of a tenant */
+#define LIMIT_KEYS 32          /* of one of them */
+#define LIMIT_RULES 256        /* of one of them */
+
 /* Of one device. */
 #define LIMIT_SWAPS 3         /* sessions that took another's place at the limit of sessions, */
 #define LIMIT_SWAPS_S 60      /* each within so many seconds of the last: then two hosts take turns */
 #define LIMIT_OWNED_NAMES 256 /* outside its own */
+#define LIMIT_SETTINGS 1024   /* endpoints that set-endpoint has set */
 #define LIMIT_HISTORY 256     /* rows of endpoints that are kept beyond what it owns */
+
+/* Of keys that wait to be approved. */
+#define LIMIT_PENDING 1000                /* of a tenant */
+#define LIMIT_PENDING_OF_SOURCE 100       /* of one source in it */
+#define LIMIT_PENDING_AGE (7 * 24 * 3600) /* seconds since one asked last */
 
 /* Of the process. */
 #define LIMIT_WRITES_BEHIND 65536 /* rows waiting for the keeper */
 #ifndef LIMIT_EVENTS
 #define LIMIT_EVENTS 65536 /* rows of the audit trail waiting for the keeper, of some 300 bytes each */
 #endif
-#define LIMIT_EVENTS_OF_ONE 128 /* of them told apart, of one device or client */
-#define LIMIT_SOURCES 65536     /* that owe for failed logins, of 100 bytes each */
+#define LIMIT_EVENTS_OF_ONE 128    /* of them told apart, of one device or client */
+#define LIMIT_ENROLMENTS_BEHIND 64 /* keys that ask to be approved, likewise */
+#define LIMIT_SOURCES 65536        /* that owe for failed logins, of 100 bytes each */
 #define LIMIT_CONTROL_CONNECTIONS 64
+#define LIMIT_BATCH 100000            /* lines of a batch, */
+#define LIMIT_BATCH_BYTES (32u << 20) /* and bytes of the requests that bring it */
 #define LIMIT_DESCRIPTOR_RESERVE 64   /* descriptors that sessions leave to everything else, */
 #define LIMIT_DESCRIPTORS_A_WORKER 10 /* and for each worker */
 

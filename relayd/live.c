@@ -5,6 +5,8 @@
 #include "relayd/keeper.h"
 #include "relayd/metrics.h"
 #include "relayd/publish.h"
+#include "relayd/recipe.h"
+#include "relayd/self.h"
 #include "relayd/serve.h"
 #include "relayd/sshio.h"
 #include "relayd/store.h"
@@ -16,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <utlist.h>
+
+#define BATCH_PASS 256 /* principals of a batch that follow in one pass: about a millisecond */
 
 static json_t *time_text(time_t when)
 {
@@ -38,12 +42,36 @@ static struct tenant *tenant_of(struct loop *loop, const struct request *request
 
 /* ---- Applying a change ---- */
 
-static void revoke_session(struct request *request, struct session *session)
+/* Who asked for its own end is still owed the answer. */
+static void end_session(struct request *request, struct session *session, enum reason reason)
 {
     if (session->state == SESSION_DEAD)
         return;
-    session_close(session, REASON_revoked, NULL);
+    if (session->id == request->actor.session) {
+        while (session->opens != NULL)
+            connect_close(session->opens, reason);
+        session_leave(session, reason);
+    } else {
+        session_close(session, reason, NULL);
+    }
     request->closed_sessions++;
+}
+
+static void revoke_session(struct request *request, struct session *session)
+{
+    end_session(request, session, REASON_revoked);
+}
+
+static bool is_lost(const struct session *session)
+{
+    return session != NULL && session->state > SESSION_UP;
+}
+
+/* A session may have gone and left something in its bridges. */
+static bool rests_on_key(const struct connect *connect, int64_t key_id)
+{
+    return key_id != 0 && connect->state == CONNECT_BRIDGED &&
+           (connect->key_id[BRIDGE_CLIENT] == key_id || connect->key_id[BRIDGE_DEVICE] == key_id);
 }
 
 /* Closes the bridges that the change makes illegal and those whose session it has closed, with all that
@@ -52,10 +80,9 @@ static void cut_bridges(struct request *request, struct tenant *tenant)
 {
     struct connect *connect, *next;
     DL_FOREACH_SAFE(tenant->connects, connect, next) {
-        bool lost = (connect->client != NULL && connect->client->state == SESSION_DEAD) ||
-                    (connect->device != NULL && connect->device->state == SESSION_DEAD);
+        bool lost = is_lost(connect->client) || is_lost(connect->device);
         bool bridged = connect->state == CONNECT_BRIDGED;
-        if (lost ? !bridged : connect_still_allowed(connect))
+        if (lost ? !bridged : connect_still_allowed(connect) && !rests_on_key(connect, request->key_id))
             continue;
         request->closed_bridges += bridged;
         connect_close(connect, REASON_revoked);
@@ -67,44 +94,66 @@ static bool key_is_there(struct loop *loop, const struct session *session)
     return store_value(loop->store, SQL_key_exists, "ii", session->key_id, session->principal->id) == 1;
 }
 
-/* A device has a name that it had not: who was faster to publish there loses it. */
-static void apply_new_name(struct request *request, struct tenant *tenant)
+/* Devices have names that were not theirs: who was faster to publish there loses them. */
+static void apply_new_names(struct request *request, struct tenant *tenant)
 {
     struct endpoint *endpoint = NULL;
     struct publication *publication;
     bool own;
     while ((endpoint = directory_next(tenant->directory, endpoint)) != NULL) {
-        if (directory_owner(tenant->directory, endpoint->name, &own) != request->principal_id || !own)
+        int64_t owner = directory_owner(tenant->directory, endpoint->name, &own);
+        if (!own)
             continue;
         DL_FOREACH(endpoint->publications, publication)
-            if (publication->session->principal->id != request->principal_id)
+            if (publication->session->principal->id != owner)
                 revoke_session(request, publication->session);
     }
 }
 
+/* May it no longer run what it has just run? */
+static bool has_demoted_itself(const struct request *request, const struct session *session)
+{
+    return session->id == request->actor.session && (self_roles(session) & request->command->roles) == 0;
+}
+
 /* The sessions of one principal, against what the registry says now. When it cannot be read they
  * are closed: nobody keeps a right that cannot be checked. -1: the directory is out of date. */
-static int apply_principal(struct loop *loop, struct request *request, struct tenant *tenant)
+static int apply_principal(struct loop *loop, struct request *request, struct tenant *tenant, int64_t id)
 {
     struct session *session;
-    struct principal *principal = principal_find(tenant, request->principal_id);
-    if (request->old_name[0] != '\0')
-        keeper_forget_history(tenant->id, request->principal_id, request->old_name);
-    if (tenant_refresh_device(loop, tenant, request->principal_id) != 0)
+    struct principal *principal = principal_find(tenant, id);
+    if (tenant_refresh_device(loop, tenant, id) != 0)
         return -1;
-    if (request->new_name)
-        apply_new_name(request, tenant);
     if (principal == NULL)
         return 0;
     bool there = principal_refresh(loop, tenant, principal) > 0;
     DL_FOREACH2(tenant->sessions, session, tenant_next)
         if (session->principal == principal &&
-            (!there || !key_is_there(loop, session) || !publish_still_allowed(session)))
+            (!there || !key_is_there(loop, session) || !publish_still_allowed(session) ||
+             has_demoted_itself(request, session)))
             revoke_session(request, session);
     return 0;
 }
 
-/* A name has another owner, or none. -1: the directory is out of date. */
+/* The principal that has changed, or the next ones of a batch. 1: there are more; -1: the directory is out of
+ * date. */
+static int apply_principals(struct loop *loop, struct request *request, struct tenant *tenant)
+{
+    const int64_t *ids = request->nbatch > 0 ? request->batch : &request->principal_id;
+    size_t n = request->nbatch > 0 ? request->nbatch : 1;
+    if (request->old_name[0] != '\0')
+        keeper_forget_history(tenant->id, request->principal_id, request->old_name);
+    for (unsigned i = 0; i < BATCH_PASS && request->applied < n; i++, request->applied++)
+        if (ids[request->applied] != 0 && apply_principal(loop, request, tenant, ids[request->applied]) != 0)
+            return -1;
+    if (request->applied < n)
+        return 1;
+    if (request->new_name)
+        apply_new_names(request, tenant);
+    return 0;
+}
+
+/* A name has another owner, or none, or its endpoints other settings. -1: the directory is out of date. */
 static int apply_owner(struct loop *loop, struct request *request, struct tenant *tenant)
 {
     struct endpoint *endpoint = NULL;
@@ -128,7 +177,10 @@ static void close_all_sessions(struct request *request, struct tenant *tenant)
 {
     struct session *session;
     DL_FOREACH2(tenant->sessions, session, tenant_next)
-        revoke_session(request, session);
+        if (session->state != SESSION_DEAD) {
+            session_close(session, REASON_revoked, NULL);
+            request->closed_sessions++;
+        }
 }
 
 static void tell_closed(struct request *request)
@@ -142,11 +194,14 @@ int live_apply(struct loop *loop, struct request *request)
 {
     struct tenant *tenant = tenant_of(loop, request);
     if (tenant != NULL && request->changed) {
-        bool gone = request->principal_id == 0 && request->endpoint[0] == '\0';
+        bool all = request->principal_id == 0 && request->nbatch == 0 && request->endpoint[0] == '\0';
+        int rc = all ? -1
+                     : (request->endpoint[0] != '\0' ? apply_owner : apply_principals)(loop, request, tenant);
+        if (rc > 0)
+            return rc;
         /* A tenant that cannot follow the change goes as well, and is loaded anew at the next login:
          * its names would have wrong owners for ever. */
-        if (!gone)
-            gone = (request->endpoint[0] != '\0' ? apply_owner : apply_principal)(loop, request, tenant) != 0;
+        bool gone = rc < 0;
         if (gone)
             close_all_sessions(request, tenant);
         cut_bridges(request, tenant);
@@ -199,8 +254,7 @@ static int disconnect(struct loop *loop, struct request *request)
         DL_FOREACH2(tenant->sessions, session, tenant_next) {
             if (id != 0 ? session->id != id : strcmp(session->principal->name, name) != 0)
                 continue;
-            session_close(session, REASON_disconnected, NULL);
-            request->closed_sessions++;
+            end_session(request, session, REASON_disconnected);
         }
         cut_bridges(request, tenant);
         serve_reap(loop);
@@ -231,10 +285,15 @@ static json_t *session_object(const struct session *session)
     const char *banner = ssh_get_clientbanner(session->ssh);
     char client[128];
     log_escape(banner != NULL ? banner : "", client, sizeof(client));
-    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:o, s:i, s:i}", "id", (json_int_t)session->id, "principal",
-                     session->principal->name, "kind", principal_kind_name(session->principal), "address",
-                     address, "client", client, "since", time_text(session->since), "endpoints",
-                     (int)session->npublications, "bridges", (int)connect_count(session));
+    /* Up is towards the devices: of a client what it sends, of a device what it gets. */
+    bool device = session->principal->kind == PRINCIPAL_DEVICE;
+    uint64_t in = session->socket.in_bytes, out = session->socket.out_bytes;
+    return json_pack("{s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:s, s:o, s:s}", "id", (json_int_t)session->id,
+                     "principal", session->principal->name, "kind", principal_kind_name(session->principal),
+                     "endpoints", (int)session->npublications, "bridges", (int)connect_count(session),
+                     "bytes_up", (json_int_t)(device ? out : in), "bytes_down",
+                     (json_int_t)(device ? in : out), "address", address, "since", time_text(session->since),
+                     "client", client);
 }
 
 static json_t *list_sessions(const struct tenant *tenant, const char *principal)
@@ -260,13 +319,13 @@ static json_t *bridge_object(const struct connect *connect)
     char endpoint[NAME_SIZE + 8];
     snprintf(endpoint, sizeof(endpoint), "%s:%u", connect->name, connect->port);
     const struct bridge_end *ends = connect->bridge.end;
-    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "id", (json_int_t)connect->id,
+    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I}", "id", (json_int_t)connect->id,
                      "endpoint", endpoint, "client", connect->client_name, "device", connect->device_name,
-                     "client_session", connect->client != NULL ? (json_int_t)connect->client->id : 0,
-                     "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0,
                      "bytes_up", (json_int_t)ends[BRIDGE_CLIENT].bytes, "bytes_down",
                      (json_int_t)ends[BRIDGE_DEVICE].bytes, "held",
-                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since));
+                     (json_int_t)bridge_waiting(&connect->bridge), "since", time_text(connect->since),
+                     "client_session", connect->client != NULL ? (json_int_t)connect->client->id : 0,
+                     "device_session", connect->device != NULL ? (json_int_t)connect->device->id : 0);
 }
 
 int live_list_bridges(struct loop *loop, struct request *request)
@@ -281,55 +340,89 @@ int live_list_bridges(struct loop *loop, struct request *request)
     return 0;
 }
 
-/* Bridges by "name:port". */
-static json_t *count_bridges(const struct tenant *tenant)
+/* What goes on at each endpoint, by "name:port": bridges and their bytes. */
+static json_t *count_traffic(const struct tenant *tenant)
 {
-    json_t *counts = json_object();
+    json_t *traffic = json_object();
     const struct connect *connect;
     DL_FOREACH(tenant->connects, connect) {
         char key[NAME_SIZE + 8];
+        if (connect->state != CONNECT_BRIDGED)
+            continue;
         snprintf(key, sizeof(key), "%s:%u", connect->name, connect->port);
-        add_to(counts, key, connect->state == CONNECT_BRIDGED);
+        if (json_object_get(traffic, key) == NULL)
+            json_object_set_new(traffic, key, json_object());
+        json_t *row = json_object_get(traffic, key);
+        add_to(row, "bridges", 1);
+        add_to(row, "bytes_up", (json_int_t)connect->bridge.end[BRIDGE_CLIENT].bytes);
+        add_to(row, "bytes_down", (json_int_t)connect->bridge.end[BRIDGE_DEVICE].bytes);
     }
-    return counts;
+    return traffic;
 }
 
-static json_t *endpoint_object(const char *name, json_int_t port, const char *device, json_t *last_seen,
-                               const struct endpoint *endpoint, json_t *counts)
+/* The columns of an endpoint in the order in which people look at them. row: the registry's, or one like it.
+ */
+static json_t *endpoint_object(const json_t *row, const struct endpoint *endpoint, const json_t *traffic)
 {
     const struct publication *publication;
+    json_t *object = json_object();
     int publishers = 0;
     if (endpoint != NULL)
         DL_COUNT(endpoint->publications, publication, publishers);
-    json_int_t bridges = endpoint != NULL ? json_integer_value(json_object_get(counts, endpoint->key)) : 0;
-    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:o}", "name", name, "port", port, "device", device,
-                     "online", endpoint != NULL, "publishers", publishers, "bridges", bridges, "last_seen",
-                     endpoint != NULL ? time_text(time(NULL)) : json_incref(last_seen));
+    json_object_set(object, "name", json_object_get(row, "name"));
+    json_object_set(object, "port", json_object_get(row, "port"));
+    json_object_set(object, "device", json_object_get(row, "device"));
+    json_object_update_new(object,
+                           json_pack("{s:b, s:i}", "online", endpoint != NULL, "publishers", publishers));
+    const json_t *counts = endpoint != NULL ? json_object_get(traffic, endpoint->key) : NULL;
+    add_to(object, "bridges", json_integer_value(json_object_get(counts, "bridges")));
+    add_to(object, "bytes_up", json_integer_value(json_object_get(counts, "bytes_up")));
+    add_to(object, "bytes_down", json_integer_value(json_object_get(counts, "bytes_down")));
+    if (endpoint != NULL) {
+        add_to(object, "bytes_up", (json_int_t)endpoint->bytes_up);
+        add_to(object, "bytes_down", (json_int_t)endpoint->bytes_down);
+        json_object_set_new(object, "last_seen", time_text(time(NULL)));
+    } else {
+        json_object_set(object, "last_seen", json_object_get(row, "last_seen"));
+    }
+    json_object_set(object, "proxy_protocol", json_object_get(row, "proxy_protocol"));
+    json_object_set(object, "note", json_object_get(row, "note"));
+    return object;
+}
+
+/* Like a row of the registry, for an endpoint whose row is not written yet. */
+static json_t *unwritten_row(const struct tenant *tenant, const struct endpoint *endpoint)
+{
+    const struct setting *setting = setting_find(tenant->settings, endpoint->name, endpoint->port);
+    return json_pack("{s:s, s:i, s:s, s:s, s:b}", "name", endpoint->name, "port", endpoint->port, "device",
+                     endpoint->publications->session->principal->name, "note",
+                     setting != NULL ? setting->note : "", "proxy_protocol",
+                     setting != NULL && setting->proxy_protocol);
 }
 
 /* The rows of the registry with what is live; rows that are not written yet are added. */
 static json_t *list_endpoints(const struct tenant *tenant, json_t *rows, const char *device)
 {
-    json_t *list = json_array(), *counts = count_bridges(tenant), *met = json_object(), *row;
+    json_t *list = json_array(), *traffic = count_traffic(tenant), *met = json_object(), *row;
     size_t i;
     json_array_foreach(rows, i, row) {
         const char *name = json_string_value(json_object_get(row, "name"));
         json_int_t port = json_integer_value(json_object_get(row, "port"));
         const struct endpoint *endpoint = directory_find(tenant->directory, name, (uint16_t)port);
-        json_array_append_new(list,
-                              endpoint_object(name, port, json_string_value(json_object_get(row, "device")),
-                                              json_object_get(row, "last_seen"), endpoint, counts));
+        json_array_append_new(list, endpoint_object(row, endpoint, traffic));
         if (endpoint != NULL)
             json_object_set_new(met, endpoint->key, json_true());
     }
     for (struct endpoint *endpoint = NULL;
          (endpoint = directory_next(tenant->directory, endpoint)) != NULL;) {
         const char *owner = endpoint->publications->session->principal->name;
-        if (json_object_get(met, endpoint->key) == NULL && (device == NULL || strcmp(owner, device) == 0))
-            json_array_append_new(
-                list, endpoint_object(endpoint->name, endpoint->port, owner, NULL, endpoint, counts));
+        if (json_object_get(met, endpoint->key) != NULL || (device != NULL && strcmp(owner, device) != 0))
+            continue;
+        row = unwritten_row(tenant, endpoint);
+        json_array_append_new(list, endpoint_object(row, endpoint, traffic));
+        json_decref(row);
     }
-    json_decref(counts);
+    json_decref(traffic);
     json_decref(met);
     return list;
 }
@@ -339,10 +432,7 @@ static json_t *offline_endpoints(json_t *rows)
     json_t *list = json_array(), *row;
     size_t i;
     json_array_foreach(rows, i, row)
-        json_array_append_new(list, endpoint_object(json_string_value(json_object_get(row, "name")),
-                                                    json_integer_value(json_object_get(row, "port")),
-                                                    json_string_value(json_object_get(row, "device")),
-                                                    json_object_get(row, "last_seen"), NULL, NULL));
+        json_array_append_new(list, endpoint_object(row, NULL, NULL));
     return list;
 }
 
@@ -391,9 +481,12 @@ static void annotate_principals(const struct tenant *tenant, json_t *rows)
 /* The columns of a principal in the order in which people look at them. */
 static json_t *in_order(json_t *row)
 {
-    static const char *const names[] = { "tenant",    "name", "kind",  "online",  "sessions", "address",
-                                         "last_seen", "keys", "rules", "expires", "created",  "endpoints" };
+    static const char *const names[] = { "tenant",   "name",    "kind",      "admin", "online",
+                                         "sessions", "address", "last_seen", "keys",  "rules",
+                                         "expires",  "created", "endpoints" };
     json_t *ordered = json_object();
+    if (json_is_null(json_object_get(row, "admin"))) /* a device */
+        json_object_del(row, "admin");
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (json_object_get(row, names[i]) != NULL)
             json_object_set(ordered, names[i], json_object_get(row, names[i]));
@@ -566,31 +659,18 @@ int live_status(struct loop *loop, struct request *request)
     return 0;
 }
 
-/* known_hosts wants [host]:port, or the bare host if the port is 22. */
-static void known_hosts_name(const char *address, char *out, size_t size)
-{
-    bool bracketed = address[0] == '[';
-    const char *host = address + bracketed;
-    int len = (int)strcspn(host, bracketed ? "]" : ":");
-    const char *port = host + len + bracketed;
-    if (*port == '\0' || strcmp(port, ":22") == 0)
-        snprintf(out, size, "%.*s", len, host);
-    else
-        snprintf(out, size, "[%.*s]%s", len, host, port);
-}
-
 int live_host_key(struct loop *loop, struct request *request)
 {
-    char host[300], line[600], hostname[200] = "";
+    struct place place = { .port = loop->relay->port };
+    char host[300], line[600];
     const struct host_key *key = &loop->relay->host_key;
     if (request->result != NULL)
         return 0; /* an earlier worker has answered */
-    if (loop->config->public_address.text[0] != '\0') {
-        known_hosts_name(loop->config->public_address.text, host, sizeof(host));
-    } else {
-        gethostname(hostname, sizeof(hostname) - 1);
-        snprintf(host, sizeof(host), "[%s]:%u", hostname, loop->relay->port);
-    }
+    if (loop->config->public_address.text[0] != '\0')
+        place_parse(loop->config->public_address.text, &place);
+    else
+        gethostname(place.host, sizeof(place.host) - 1);
+    place_known_hosts(&place, host, sizeof(host));
     snprintf(line, sizeof(line), "%s %s", host, key->line);
     request->result = json_pack("{s:s, s:s, s:s}", "known_hosts", line, "fingerprint", key->fingerprint,
                                 "key", key->line);

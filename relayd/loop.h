@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <time.h>
 
+struct request;
 struct session;
 struct store;
 struct tenant;
@@ -38,6 +39,7 @@ struct loop {
     struct session *dirty;    /* to be served in the next pass */
     struct session *touched;  /* libssh was called for them in this pass: to be settled */
     struct tenant *tenants;   /* hash by id */
+    struct request *requests; /* under way for sessions of this worker */
 
     int64_t now; /* when this pass began: microseconds of the monotonic clock */
     unsigned nsessions;

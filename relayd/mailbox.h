@@ -9,8 +9,10 @@ enum mail_kind {
     MAIL_CONNECTION, /* struct connection: an accepted socket, to any worker */
     MAIL_SESSION,    /* struct session: logged in, to its tenant's worker */
     MAIL_REQUEST,    /* struct request: a command on its way */
+    MAIL_ANSWER,     /* struct request: back at the session's worker */
     MAIL_SEEN,       /* struct seen: something to write behind, to the keeper */
     MAIL_FORGET,     /* struct forget: rows to take back, to the keeper */
+    MAIL_ENROL,      /* struct enrolment: a key that waits to be approved, to the keeper */
     MAIL_STOP,       /* struct mail alone: the thread is to end */
 };
 

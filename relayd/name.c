@@ -1,5 +1,7 @@
 #include "relayd/name.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LABEL_MAX 63
@@ -86,6 +88,16 @@ const char *name_parent(const char *name)
 {
     const char *dot = strchr(name, '.');
     return dot != NULL ? dot + 1 : NULL;
+}
+
+bool name_of_endpoint(const char *endpoint, char name[NAME_SIZE], uint16_t *port)
+{
+    const char *colon = strrchr(endpoint, ':');
+    if (colon == NULL || colon - endpoint >= NAME_SIZE)
+        return false;
+    snprintf(name, NAME_SIZE, "%.*s", (int)(colon - endpoint), endpoint);
+    *port = (uint16_t)atoi(colon + 1);
+    return name_valid(name) && *port != 0;
 }
 
 bool name_from_text(const char *text, char out[NAME_SIZE])

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Names of tenants, principals and endpoints (docs/DESIGN.md, "Names"): labels of 1 to 63 of
  * [a-z0-9_-] joined by dots, 253 bytes at most, no label with a leading '-', the last label neither
@@ -26,6 +27,9 @@ bool name_is_under(const char *name, const char *owner);
 
 /* The rest of the name behind its first label, or NULL: web.raspi -> raspi. Borrowed. */
 const char *name_parent(const char *name);
+
+/* Takes "name:port" apart, as we write endpoints. False if it is none. */
+bool name_of_endpoint(const char *endpoint, char name[NAME_SIZE], uint16_t *port);
 
 /* Makes a valid name from free text such as a key's comment; false if nothing usable is in it. */
 bool name_from_text(const char *text, char out[NAME_SIZE]);

@@ -10,6 +10,7 @@ static const struct {
 } costs[] = {
     [PENALTY_none] = { 0, "nothing" },
     [PENALTY_left_early] = { 1, "it left without an attempt to log in" },
+    [PENALTY_enrol] = { 1, "it asked to be enrolled" },
     [PENALTY_bad_login] = { 5, "it failed to log in" },
     [PENALTY_too_slow] = { 10, "it did not log in in time" },
     [PENALTY_garbage] = { 10, "it spoke no SSH that relayd understands" },

@@ -11,6 +11,7 @@
 enum penalty {
     PENALTY_none,
     PENALTY_left_early, /* spoke, and left without an attempt to log in */
+    PENALTY_enrol,      /* asked to be enrolled */
     PENALTY_bad_login,
     PENALTY_too_slow, /* did not log in within the grace */
     PENALTY_garbage,  /* did not speak SSH */

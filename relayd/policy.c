@@ -177,3 +177,12 @@ bool rules_allow(const struct rules *rules, const char *name, uint16_t port)
             return true;
     return false;
 }
+
+bool rules_allow_every_name(const struct rules *rules, uint16_t port)
+{
+    for (size_t i = 0; i < rules->n; i++)
+        if (strspn(rules->rule[i]->pattern, "*") == strlen(rules->rule[i]->pattern) &&
+            rule_matches(rules->rule[i], "", port))
+            return true;
+    return false;
+}

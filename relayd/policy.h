@@ -32,6 +32,9 @@ int rules_add_new(struct rules *rules, const char *text); /* the same; a second 
 void rules_clear(struct rules *rules);
 bool rules_allow(const struct rules *rules, const char *name, uint16_t port);
 
+/* True if one rule allows every name on that port. */
+bool rules_allow_every_name(const struct rules *rules, uint16_t port);
+
 /* True if the pattern matches the whole of name. Linear in pattern times name, whatever they are. */
 bool policy_glob(const char *pattern, const char *name);
 

@@ -95,11 +95,10 @@ static void charge_since(const struct session *session, unsigned before)
     accounts_charge(&accounts, LIMIT_endpoints, now - before);
 }
 
-static void record(struct session *session, enum event_kind kind, const char *verb,
-                   const struct publication *publication)
+static void record(struct session *session, enum event_kind kind, const char *verb, const char *endpoint)
 {
-    struct audit_event event = { .kind = kind, .object = publication->endpoint->key };
-    session_log_event(session, LOG_LEVEL_INFO, &event, "%s %s", verb, publication->endpoint->key);
+    struct audit_event event = { .kind = kind, .object = endpoint };
+    session_log_event(session, LOG_LEVEL_INFO, &event, "%s %s", verb, endpoint);
     session_event(session, &event);
 }
 
@@ -136,7 +135,7 @@ static enum reason publish(struct session *session, const char *requested, uint1
     if (publication->next != NULL && publication->next->session->state == SESSION_UP)
         session_doubt(publication->next->session);
     tenant->has_news = session->loop->has_news = true; /* for the opens that wait: connect_resume() */
-    record(session, EVENT_publish, "published", publication);
+    record(session, EVENT_publish, "published", publication->endpoint->key);
     return REASON_none;
 }
 
@@ -169,7 +168,8 @@ void publish_record_standby(const struct publication *standby)
 
 static void withdraw(struct session *session, struct publication *publication)
 {
-    record(session, EVENT_withdraw, "withdrew", publication);
+    char endpoint[NAME_SIZE + 8];
+    snprintf(endpoint, sizeof(endpoint), "%s", publication->endpoint->key);
     keeper_saw_endpoint(session->tenant->id, session->principal->id, publication->endpoint->name,
                         publication->endpoint->port, false);
     DL_DELETE2(session->publications, publication, of_prev, of_next);
@@ -179,6 +179,7 @@ static void withdraw(struct session *session, struct publication *publication)
                                                                                      : NULL;
     directory_withdraw(session->tenant->directory, publication);
     charge_since(session, before);
+    record(session, EVENT_withdraw, "withdrew", endpoint);
     if (standby != NULL)
         publish_record_standby(standby);
 }

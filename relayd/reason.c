@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static const struct {
     const char *code;
@@ -21,6 +22,14 @@ const char *reason_code(enum reason reason)
 const char *reason_sentence(enum reason reason)
 {
     return reasons[reason].sentence;
+}
+
+enum reason reason_find(const char *code)
+{
+    for (size_t i = 1; i < sizeof(reasons) / sizeof(reasons[0]); i++)
+        if (strcmp(reasons[i].code, code) == 0)
+            return (enum reason)i;
+    return REASON_none;
 }
 
 int fail(struct failure *failure, enum reason reason, const char *fmt, ...)

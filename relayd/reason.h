@@ -12,6 +12,7 @@ enum reason {
 
 const char *reason_code(enum reason reason);     /* "not_owner" */
 const char *reason_sentence(enum reason reason); /* what it means and what to do */
+enum reason reason_find(const char *code);       /* REASON_none: there is none of that code */
 
 /* A refusal with its particulars, on its way to a person. */
 struct failure {

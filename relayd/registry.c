@@ -1,5 +1,6 @@
 #include "relayd/registry.h"
 
+#include "relayd/enrol.h"
 #include "relayd/entry.h"
 #include "relayd/limits.h"
 #include "relayd/policy.h"
@@ -24,6 +25,9 @@ int registry_add_tenant(struct store *store, struct request *request)
             &request->failure, REASON_bad_name,
             "\"%.253s\" cannot be a tenant's name: use one label of lower-case letters, digits, '-', '_'",
             name);
+    if (strcmp(name, ENROL_USER) == 0)
+        return fail(&request->failure, REASON_bad_name,
+                    "\"%s\" cannot be a tenant's name: as a user name it asks to be enrolled", name);
     int64_t id = store_value(store, SQL_find_tenant, "t", name);
     if (id < 0)
         return entry_failed(store, request);
@@ -80,16 +84,33 @@ int registry_remove_key(struct store *store, struct request *request)
     char name[NAME_SIZE];
     if (entry_get(store, request, request_arg(request, "name"), &entry, name) != 0)
         return -1;
-    int n = store_run(store, SQL_remove_key, "it", entry.id, fingerprint);
-    if (n < 0)
+    request->key_id = store_value(store, SQL_remove_key, "it", entry.id, fingerprint);
+    if (request->key_id < 0)
         return entry_failed(store, request);
-    if (n == 0)
+    if (request->key_id == 0)
         return fail(&request->failure, REASON_not_found,
                     "%s has no key %.80s: relayctl list keys shows the fingerprints", name, fingerprint);
     request_changed(request, entry.id);
     request_done(request, "removed", name);
     json_object_set_new(request->result, "kind", json_string("key"));
     json_object_set_new(request->result, "fingerprint", json_string(fingerprint));
+    return 0;
+}
+
+int registry_remove_pending(struct store *store, struct request *request)
+{
+    const char *fingerprint = request_arg(request, "fingerprint");
+    int n = store_run(store, SQL_remove_pending, "it", request->tenant_id, fingerprint);
+    if (n < 0)
+        return entry_failed(store, request);
+    if (n == 0 && strcmp(fingerprint, "all") != 0)
+        return fail(&request->failure, REASON_not_found,
+                    "no key %.80s waits in tenant %s: see relayctl list pending", fingerprint,
+                    request->tenant);
+    request->changed = n > 0;
+    request_result(request,
+                   json_pack("{s:s, s:s, s:s, s:s}", "status", n > 0 ? "removed" : "unchanged", "tenant",
+                             request->tenant, "kind", "pending key", "fingerprint", fingerprint));
     return 0;
 }
 
@@ -115,6 +136,7 @@ int registry_rename(struct store *store, struct request *request)
     if (entry.kind == ENTRY_DEVICE && entry_check_name(store, request, new_name, entry.id) != 0)
         return -1;
     if (store_run(store, SQL_forget_history, "it", entry.id, name) < 0 ||
+        store_run(store, SQL_rename_settings, "itt", entry.id, name, new_name) < 0 ||
         store_run(store, SQL_rename_principal, "it", entry.id, new_name) < 0)
         return entry_failed(store, request);
     request_changed(request, entry.id);
@@ -129,6 +151,8 @@ static int change_rule(struct store *store, struct request *request, enum sql sq
     const char *text = request_arg(request, "rule");
     char name[NAME_SIZE];
     if (entry_get(store, request, request_arg(request, "name"), &entry, name) != 0)
+        return -1;
+    if (sql == SQL_add_rule && entry_check_room(store, request, SQL_count_rules, entry.id, LIMIT_RULES) != 0)
         return -1;
     struct rule *rule = rule_new(text);
     if (rule == NULL)
@@ -152,6 +176,32 @@ int registry_allow(struct store *store, struct request *request)
 int registry_disallow(struct store *store, struct request *request)
 {
     return change_rule(store, request, SQL_remove_rule, "disallowed");
+}
+
+/* ---- Administrators of a tenant ---- */
+
+int registry_set_admin(struct store *store, struct request *request)
+{
+    struct entry entry;
+    const char *state = request_arg(request, "state");
+    char name[NAME_SIZE];
+    bool on = strcmp(state, "on") == 0;
+    if (!on && strcmp(state, "off") != 0)
+        return fail(&request->failure, REASON_bad_argument, "\"%.40s\": expected on or off", state);
+    if (entry_get(store, request, request_arg(request, "name"), &entry, name) != 0)
+        return -1;
+    if (entry.kind != ENTRY_CLIENT)
+        return fail(&request->failure, REASON_bad_argument,
+                    "%s is a device: only a client can be an administrator", name);
+    int n = store_run(store, SQL_set_admin, "ii", entry.id, (int64_t)on);
+    if (n < 0)
+        return entry_failed(store, request);
+    if (n > 0)
+        request_changed(request, entry.id);
+    request_done(request, n > 0 ? "set" : "unchanged", name);
+    json_object_set_new(request->result, "kind", json_string(entry_kinds[entry.kind]));
+    json_object_set_new(request->result, "admin", json_boolean(on));
+    return 0;
 }
 
 /* ---- Limits ---- */
@@ -198,74 +248,5 @@ int registry_limit(struct store *store, struct request *request)
     json_object_set_new(request->result, "limit", json_string(limit_name(limit)));
     json_object_set_new(request->result, "value",
                         value == LIMIT_NONE ? json_null() : json_integer((json_int_t)value));
-    return 0;
-}
-
-/* ---- Endpoints ---- */
-
-/* The canonical name of an endpoint that somebody owns by having published it. */
-static int get_endpoint(struct store *store, struct request *request, char name[NAME_SIZE])
-{
-    const char *raw = request_arg(request, "name");
-    if (name_canonical(raw, request->tenant, name) != REASON_none)
-        return fail(&request->failure, REASON_bad_name, "\"%.253s\": %s", raw,
-                    reason_sentence(REASON_bad_name));
-    int64_t owner = store_value(store, SQL_get_owner, "it", request->tenant_id, name);
-    if (owner < 0)
-        return entry_failed(store, request);
-    if (owner == 0)
-        return fail(
-            &request->failure, REASON_not_found,
-            "nobody has published the name %s in tenant %s: see relayctl list endpoints (give the name "
-            "without its port)",
-            name, request->tenant);
-    return 0;
-}
-
-int registry_remove_endpoint(struct store *store, struct request *request)
-{
-    char name[NAME_SIZE];
-    if (get_endpoint(store, request, name) != 0)
-        return -1;
-    if (store_run(store, SQL_remove_endpoint, "it", request->tenant_id, name) < 0)
-        return entry_failed(store, request);
-    request->changed = true;
-    memcpy(request->endpoint, name, sizeof(name));
-    return request_done(request, "removed", name);
-}
-
-/* A name at or below a device's own is that device's for ever. */
-static int check_not_own(struct store *store, struct request *request, const char *name)
-{
-    struct entry entry;
-    for (const char *at = name; at != NULL; at = name_parent(at)) {
-        int rc = entry_find(store, request, at, &entry);
-        if (rc < 0)
-            return -1;
-        if (rc > 0 && entry.kind == ENTRY_DEVICE)
-            return fail(&request->failure, REASON_in_use, "%s is device %s's own name and cannot be moved",
-                        name, at);
-    }
-    return 0;
-}
-
-int registry_move_endpoint(struct store *store, struct request *request)
-{
-    char name[NAME_SIZE], device[NAME_SIZE];
-    struct entry entry;
-    if (get_endpoint(store, request, name) != 0 ||
-        entry_get(store, request, request_arg(request, "device"), &entry, device) != 0 ||
-        check_not_own(store, request, name) != 0)
-        return -1;
-    if (entry.kind != ENTRY_DEVICE)
-        return fail(&request->failure, REASON_bad_argument, "%s is a client: only a device can own a name",
-                    device);
-    bool same = store_value(store, SQL_get_owner, "it", request->tenant_id, name) == entry.id;
-    if (store_run(store, SQL_move_endpoint, "iti", request->tenant_id, name, entry.id) < 0)
-        return entry_failed(store, request);
-    request->changed = !same;
-    memcpy(request->endpoint, name, sizeof(name));
-    request_done(request, same ? "unchanged" : "moved", name);
-    json_object_set_new(request->result, "device", json_string(device));
     return 0;
 }

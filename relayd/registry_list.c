@@ -32,10 +32,26 @@ int registry_list_clients(struct store *store, struct request *request)
     return list_principals(store, request, ENTRY_CLIENT);
 }
 
+/* name: NULL for all. A key whose home is elsewhere shows that another tenant has it too: that is for the
+ * relay's administrator to know. */
+static json_t *list_keys(struct store *store, const struct request *request, const char *name)
+{
+    size_t i;
+    json_t *row, *rows = store_rows(store, SQL_list_keys, "it", request->tenant_id, name);
+    if (!request_by_relay(request))
+        json_array_foreach(rows, i, row)
+            json_object_del(row, "home");
+    return rows;
+}
+
 int registry_list_keys(struct store *store, struct request *request)
 {
-    return rows_result(store, request,
-                       store_rows(store, SQL_list_keys, "it", request->tenant_id, (const char *)NULL));
+    return rows_result(store, request, list_keys(store, request, NULL));
+}
+
+int registry_list_pending(struct store *store, struct request *request)
+{
+    return rows_result(store, request, store_rows(store, SQL_list_pending, "i", request->tenant_id));
 }
 
 int registry_list_endpoints(struct store *store, struct request *request)
@@ -71,7 +87,7 @@ int registry_show(struct store *store, struct request *request)
         return -1;
     json_t *rows = store_rows(store, SQL_list_principals, "itt", request->tenant_id, entry_kinds[entry.kind],
                               name);
-    json_t *keys = store_rows(store, SQL_list_keys, "it", request->tenant_id, name);
+    json_t *keys = list_keys(store, request, name);
     json_t *endpoints = store_rows(store, SQL_list_endpoints, "it", request->tenant_id, name);
     json_t *limits = store_rows(store, SQL_list_limits, "ii", request->tenant_id, entry.id);
     json_t *object = json_incref(json_array_get(rows, 0));

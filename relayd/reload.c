@@ -61,8 +61,8 @@ static void record(const struct request *request, const char *names)
 {
     struct audit_event event = { .kind = EVENT_reload,
                                  .reason = request->failure.reason,
-                                 .principal = request->actor,
-                                 .address = request->address,
+                                 .principal = request->actor.principal,
+                                 .address = request->actor.address,
                                  .object = names };
     audit(&event);
 }

@@ -1,12 +1,21 @@
 #include "relayd/self.h"
 
+#include "relayd/recipe.h"
 #include "relayd/session.h"
+#include "schema/text.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-unsigned self_role(const struct session *session)
+#define GREETING_ENDPOINTS 50
+
+unsigned self_roles(const struct session *session)
 {
-    return session->principal->kind == PRINCIPAL_DEVICE ? ROLE_DEVICE : ROLE_CLIENT;
+    const struct principal *principal = session->principal;
+    if (principal->kind == PRINCIPAL_DEVICE)
+        return ROLE_DEVICE;
+    return ROLE_CLIENT | (principal->admin ? ROLE_TENANT : 0u);
 }
 
 json_t *self_help(struct session *session, const json_t *args, struct failure *failure)
@@ -15,13 +24,33 @@ json_t *self_help(struct session *session, const json_t *args, struct failure *f
     (void)args, (void)failure;
     for (unsigned i = 0; command_at(i) != NULL; i++) {
         const struct command *command = command_at(i);
-        if ((command->roles & self_role(session)) == 0)
+        if ((command->roles & self_roles(session)) == 0)
             continue;
-        char words[64];
-        snprintf(words, sizeof(words), "%s %s", command->words, command->arguments);
+        char words[256];
+        snprintf(words, sizeof(words), "%s%s%s", command->words, *command->arguments != '\0' ? " " : "",
+                 command->arguments);
         json_array_append_new(rows, json_pack("{s:s, s:s}", "command", words, "what_it_does", command->help));
     }
     return rows;
+}
+
+char *self_help_text(const json_t *result, unsigned columns)
+{
+    char *text = NULL;
+    size_t i, size;
+    json_t *row;
+    FILE *out = open_memstream(&text, &size);
+    if (out == NULL)
+        return NULL;
+    json_array_foreach(result, i, row) {
+        text_write_line(out, "", json_string_value(json_object_get(row, "command")), columns);
+        text_write_line(out, "    ", json_string_value(json_object_get(row, "what_it_does")), columns);
+    }
+    text_write_line(out, "", "With --json any of them answers in JSON.", columns);
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
 }
 
 static json_t *rules_text(const struct principal *principal)
@@ -42,10 +71,14 @@ json_t *self_whoami(struct session *session, const json_t *args, struct failure 
     const struct principal *principal = session->principal;
     bool device = principal->kind == PRINCIPAL_DEVICE;
     (void)args, (void)failure;
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "name", principal->name, "kind",
-                     principal_kind_name(principal), "tenant", session->tenant->name, "key",
-                     session->fingerprint, "address", session->address, "session", (json_int_t)session->id,
-                     device ? "may_publish" : "may_reach", rules_text(principal));
+    json_t *who = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "name", principal->name, "kind",
+                            principal_kind_name(principal), "tenant", session->tenant->name, "key",
+                            session->fingerprint, "address", session->address, "session",
+                            (json_int_t)session->id, device ? "may_publish" : "may_reach",
+                            rules_text(principal));
+    if (!device)
+        json_object_set_new(who, "admin", json_boolean(principal->admin));
+    return who;
 }
 
 /* A device sees what it publishes in any of its sessions, a client what it may reach. */
@@ -57,27 +90,96 @@ static bool is_mine(const struct session *session, const struct endpoint *endpoi
     return endpoint->publications->session->principal == principal;
 }
 
+static int by_key(const void *a, const void *b)
+{
+    const struct endpoint *const *left = a, *const *right = b;
+    return strcmp((*left)->key, (*right)->key);
+}
+
+/* A device wants to know which of its sessions it is. */
+static json_t *endpoint_row(const struct session *session, const struct endpoint *endpoint)
+{
+    const struct session *server = endpoint->publications->session;
+    json_t *row = json_pack("{s:s, s:s}", "endpoint", endpoint->key, "device", server->principal->name);
+    if (session->principal->kind == PRINCIPAL_DEVICE) {
+        char by[SOURCE_TEXT_SIZE + 40] = "this session";
+        if (server != session)
+            snprintf(by, sizeof(by), "session %llu from %s", (unsigned long long)server->id, server->address);
+        json_object_set_new(row, "served_by", json_string(by));
+    }
+    const struct setting *setting = setting_find(session->tenant->settings, endpoint->name, endpoint->port);
+    json_object_set_new(row, "note", json_string(setting != NULL ? setting->note : ""));
+    return row;
+}
+
 json_t *self_ls(struct session *session, const json_t *args, struct failure *failure)
 {
-    json_t *rows = json_array();
     const char *pattern = json_string_value(json_object_get(args, "pattern"));
-    (void)failure;
-    for (struct endpoint *endpoint = NULL;
-         (endpoint = directory_next(session->tenant->directory, endpoint)) != NULL;) {
-        if (!is_mine(session, endpoint) || (pattern != NULL && !policy_glob(pattern, endpoint->name)))
-            continue;
-        struct session *serves = endpoint->publications->session;
-        json_array_append_new(
-            rows, json_pack("{s:s, s:s}", "endpoint", endpoint->key, "device", serves->principal->name));
+    size_t n = 0, size = directory_count(session->tenant->directory);
+    const struct endpoint **found = calloc(size + 1, sizeof(*found));
+    if (found == NULL) {
+        fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+        return NULL;
     }
+    for (struct endpoint *endpoint = NULL;
+         (endpoint = directory_next(session->tenant->directory, endpoint)) != NULL;)
+        if (is_mine(session, endpoint) && (pattern == NULL || policy_glob(pattern, endpoint->name)))
+            found[n++] = endpoint;
+    qsort(found, n, sizeof(*found), by_key);
+    json_t *rows = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(rows, endpoint_row(session, found[i]));
+    free(found);
     return rows;
 }
 
+json_t *self_config(struct session *session, const json_t *args, struct failure *failure)
+{
+    const struct loop *loop = session->loop;
+    const char *address = loop->config->public_address.text;
+    struct place place;
+    bool device = session->principal->kind == PRINCIPAL_DEVICE;
+    json_t *endpoints = self_ls(session, NULL, failure);
+    (void)args;
+    if (endpoints == NULL)
+        return NULL;
+    if (address[0] != '\0') {
+        place_parse(address, &place);
+    } else {
+        char local[SOURCE_TEXT_SIZE];
+        sshio_local(session->ssh, local, &place.port);
+        snprintf(place.host, sizeof(place.host), "%s", local);
+    }
+    struct recipe recipe = {
+        .name = session->principal->name,
+        .tenant = session->tenant->name,
+        .fingerprint = session->fingerprint,
+        .place = &place,
+        .guessed = address[0] == '\0',
+        .host_key = loop->relay->host_key.line,
+        .endpoints = endpoints,
+        .everything = rules_allow_every_name(&session->principal->rules, 22),
+    };
+    json_t *parts = device ? recipe_device(&recipe) : recipe_client(&recipe);
+    json_decref(endpoints);
+    return parts;
+}
+
+/* A greeting is for reading: of a fleet it shows the first few. */
 json_t *self_greeting(struct session *session)
 {
-    json_t *endpoints = self_ls(session, NULL, NULL);
-    json_t *greeting = self_whoami(session, NULL, NULL);
+    struct failure failure;
+    json_t *endpoints = self_ls(session, NULL, &failure);
+    json_t *greeting = self_whoami(session, NULL, &failure);
     bool device = session->principal->kind == PRINCIPAL_DEVICE;
+    size_t n = json_array_size(endpoints);
+    while (json_array_size(endpoints) > GREETING_ENDPOINTS)
+        json_array_remove(endpoints, json_array_size(endpoints) - 1);
     json_object_set_new(greeting, device ? "published" : "online", endpoints);
+    if (n > GREETING_ENDPOINTS) {
+        char more[64];
+        snprintf(more, sizeof(more), "%zu, see ssh RELAY ls", n - GREETING_ENDPOINTS);
+        json_object_set_new(greeting, "more", json_string(more));
+    }
     return greeting;
 }

@@ -59,6 +59,15 @@ static bool is_greedy(const struct session *session)
     return session->state == SESSION_LOGIN && session->socket.in_bytes > LIMIT_LOGIN_BYTES;
 }
 
+/* libssh has no message left for us. */
+static void has_emptied(struct session *session)
+{
+    /* While it had too many, opens passed by what the session publishes. */
+    if (session_backlog(session) >= LIMIT_BACKLOG && session->tenant != NULL)
+        session->tenant->has_news = session->loop->has_news = true;
+    session->emptied_at = session->socket.in_bytes;
+}
+
 /* One step of reading: a queued message, or up to 64 KiB from the socket with their callbacks.
  * Returns true if there may be more. */
 static bool read_step(struct session *session)
@@ -73,7 +82,7 @@ static bool read_step(struct session *session)
         return false;
     }
     if (message == NULL) {
-        session->emptied_at = session->socket.in_bytes;
+        has_emptied(session);
         return session->socket.in_bytes - before >= READ_FULL;
     }
     dispatch(session, message);
@@ -106,6 +115,8 @@ static void on_timer_due(struct session *session)
     session->timer_due = false;
     if (session->state == SESSION_LOGIN)
         auth_tick(session);
+    else if (session->state == SESSION_LEAVING)
+        session_close(session, session->end_reason, NULL);
     else if (session->npublications == 0 && session->nchannels > 0)
         session_set_timer(session, PUBLISH_REFUSED_GRACE_MS);
     else if (session->npublications == 0)
@@ -116,7 +127,7 @@ static void on_timer_due(struct session *session)
 static void serve_channels(struct session *session)
 {
     uint64_t start = session->socket.in_bytes;
-    for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state == SESSION_UP; n--) {
+    for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state != SESSION_DEAD; n--) {
         if (session->socket.in_bytes - start >= READ_BUDGET)
             break; /* settling marks the session again: its input moved */
         struct channel *channel = session->work;
@@ -141,6 +152,8 @@ static void serve_session(struct session *session)
         connect_expire(session);
     session_send_notes(session);
     serve_channels(session);
+    if (session->state == SESSION_LEAVING && session->nchannels == 0)
+        session_close(session, session->end_reason, NULL);
     session_touch(session);
 }
 

@@ -22,7 +22,9 @@ unsigned session_waiting(void)
     return atomic_load(&waiting);
 }
 
-static const char *const state_names[] = { "login", "hand-over", "up", "dead" };
+#define LEAVE_MS 3000 /* for the last answer to reach the peer */
+
+static const char *const state_names[] = { "login", "hand-over", "up", "leaving", "dead" };
 
 struct log_subject session_subject(const struct session *session)
 {
@@ -169,10 +171,22 @@ void session_close(struct session *session, enum reason reason, const char *deta
         return;
     if (session->state == SESSION_UP)
         charge(session, -1);
+    if (session->state != SESSION_LEAVING) { /* which has its reason already */
+        session->end_reason = reason;
+        snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
+    }
     session_set_state(session, SESSION_DEAD);
-    session->end_reason = reason;
-    snprintf(session->end_detail, sizeof(session->end_detail), "%s", detail != NULL ? detail : "");
     session_touch(session);
+}
+
+void session_leave(struct session *session, enum reason reason)
+{
+    if (session->state != SESSION_UP)
+        return;
+    charge(session, -1);
+    session_set_state(session, SESSION_LEAVING);
+    session->end_reason = reason;
+    session_set_timer(session, LEAVE_MS);
 }
 
 /* Whoever was let in leaves; who was not is refused, unless he said why before, or only looked by. */
@@ -210,6 +224,8 @@ void session_free(struct session *session)
         atomic_fetch_sub(&waiting, 1);
     }
     DL_FOREACH_SAFE(session->notes, note, next)
+        free(note);
+    DL_FOREACH_SAFE(session->refusals, note, next)
         free(note);
     ssh_free(session->ssh);
     free(session->key_blob);
@@ -380,18 +396,38 @@ void session_event(struct session *session, const struct audit_event *event)
     tenant_event(session->tenant, &whole);
 }
 
-static void add_note(struct session *session, const char *text)
+static struct note *note_new(const char *text)
 {
-    if (session->nnotes >= LIMIT_REFUSALS)
-        return;
     size_t len = strlen(text) + 1;
     struct note *note = malloc(sizeof(*note) + len);
     if (note == NULL)
-        return;
+        return NULL;
+    note->time = time(NULL);
     memcpy(note->text, text, len);
+    return note;
+}
+
+static void add_note(struct session *session, const char *text)
+{
+    struct note *note = session->nnotes < LIMIT_REFUSALS ? note_new(text) : NULL;
+    if (note == NULL)
+        return;
     DL_APPEND(session->notes, note);
     session->nnotes++;
     session_mark(session);
+}
+
+static void remember(struct session *session, const char *text)
+{
+    struct note *note = note_new(text), *oldest = session->refusals;
+    if (note == NULL)
+        return;
+    DL_APPEND(session->refusals, note);
+    if (++session->nrefusals <= LIMIT_REFUSALS_KEPT)
+        return;
+    DL_DELETE(session->refusals, oldest);
+    session->nrefusals--;
+    free(oldest);
 }
 
 static void log_refusal(const struct session *session, const struct refusal *refusal)
@@ -449,8 +485,10 @@ void session_refuse_event(struct session *session, const struct audit_event *eve
              reason_code(event->reason), reason_sentence(event->reason));
     session_log_event(session, LOG_LEVEL_WARN, event, "%s%s%s%s", text, detail != NULL ? " (" : "",
                       detail != NULL ? detail : "", detail != NULL ? ")" : "");
-    if (session->state == SESSION_UP)
+    if (session->state == SESSION_UP) {
         add_note(session, text);
+        remember(session, text);
+    }
 }
 
 void session_refuse(struct session *session, enum event_kind what, const char *asked, enum reason reason,

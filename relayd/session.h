@@ -21,12 +21,14 @@ enum session_state {
     SESSION_LOGIN,    /* key exchange and authentication */
     SESSION_HANDOVER, /* authenticated, on its way to the tenant's worker */
     SESSION_UP,
-    SESSION_DEAD, /* to be torn down at the end of the pass */
+    SESSION_LEAVING, /* may do nothing any more; what it was answered goes out */
+    SESSION_DEAD,    /* to be torn down at the end of the pass */
 };
 
-/* A refusal on its way to the peer as a debug message. */
+/* A refusal, for the peer to read. */
 struct note {
     struct note *prev, *next;
+    time_t time;
     char text[];
 };
 
@@ -69,8 +71,10 @@ struct session {
     unsigned nopens;
     struct publication *publications;
     unsigned npublications;
-    struct note *notes; /* newest last */
+    struct note *notes; /* on their way as debug messages, newest last */
     unsigned nnotes;
+    struct note *refusals; /* the last few, newest last, for a shell that is opened later */
+    unsigned nrefusals;
 
     enum reason end_reason;
     char end_detail[200];
@@ -135,6 +139,10 @@ void session_settle(struct session *session);
 /* Ends it, from any state and any place: it is torn down at the end of the pass. detail may be
  * NULL; it may come from the peer. */
 void session_close(struct session *session, enum reason reason, const char *detail);
+
+/* Takes all its rights away at once, and closes it for that reason when its channels have ended, or after
+ * LEAVE_MS: for who asked for its own end and is owed the answer. It may have no opens left. */
+void session_leave(struct session *session, enum reason reason);
 
 /* Fires once; 0 ms takes it back. */
 void session_set_timer(struct session *session, unsigned ms);

@@ -55,6 +55,18 @@ void source_text(const struct source *source, char out[SOURCE_TEXT_SIZE])
         snprintf(out, SOURCE_TEXT_SIZE, "%s/64", inet_ntop(AF_INET6, v6, text, sizeof(text)));
 }
 
+void source_address(const struct sockaddr *address, char out[SOURCE_TEXT_SIZE], uint16_t *port)
+{
+    const uint8_t *bytes = NULL;
+    uint8_t family = address_bytes(address, &bytes);
+    out[0] = '\0';
+    if (family != 0)
+        inet_ntop(family == 4 ? AF_INET : AF_INET6, bytes, out, SOURCE_TEXT_SIZE);
+    *port = address->sa_family == AF_INET
+                ? ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port)
+                : ntohs(((const struct sockaddr_in6 *)(const void *)address)->sin6_port);
+}
+
 /* Do the first so many bits agree? */
 static bool same_prefix(const uint8_t *a, const uint8_t *b, unsigned bits)
 {

@@ -21,6 +21,9 @@ struct source source_of(const struct sockaddr *address);
 /* "192.0.2.1" or "2001:db8::/64". */
 void source_text(const struct source *source, char out[SOURCE_TEXT_SIZE]);
 
+/* The address as people write it, an IPv4 one without ::ffff:, and its port. */
+void source_address(const struct sockaddr *address, char out[SOURCE_TEXT_SIZE], uint16_t *port);
+
 /* A range of addresses. */
 struct network {
     uint8_t family; /* 4 or 6 */

@@ -188,6 +188,14 @@ bool sshio_delivered(ssh_session ssh, unsigned *since_ack)
     return queued == 0 && !sshio_write_pending(ssh);
 }
 
+void sshio_local(ssh_session ssh, char address[SOURCE_TEXT_SIZE], uint16_t *port)
+{
+    struct sockaddr_storage local = { .ss_family = AF_UNSPEC };
+    socklen_t len = sizeof(local);
+    getsockname(ssh_get_fd(ssh), (struct sockaddr *)&local, &len);
+    source_address((const struct sockaddr *)&local, address, port);
+}
+
 /* While an earlier request is unanswered nothing is sent; the first call after its answer only
  * collects that (libssh.md, 5). */
 void sshio_ask(ssh_session ssh)

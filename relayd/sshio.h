@@ -2,6 +2,7 @@
 #define RELAYD_SSHIO_H
 
 #include "relayd/reason.h"
+#include "relayd/source.h"
 
 #include <libssh/callbacks.h>
 #include <libssh/libssh.h>
@@ -37,6 +38,9 @@ bool sshio_write_pending(ssh_session ssh);
 /* True if the peer's kernel has acknowledged all that was written. *since_ack: ms since it last
  * acknowledged anything. */
 bool sshio_delivered(ssh_session ssh, unsigned *since_ack);
+
+/* The address and the port to which the peer has connected, as people write them. */
+void sshio_local(ssh_session ssh, char address[SOURCE_TEXT_SIZE], uint16_t *port);
 
 /* Asks the peer for a sign of life (keepalive@openssh.com). Reads. */
 void sshio_ask(ssh_session ssh);

@@ -2,10 +2,11 @@
 
 #ifdef HAVE_SYSTEMD
 
+#include "relayd/clock.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 
 _Static_assert(SYSTEMD_FIRST_FD == SD_LISTEN_FDS_START, "the number is fixed by systemd");
 
@@ -28,10 +29,8 @@ void systemd_ready(const char *fmt, ...)
 /* The time tells the manager which of its requests is meant. */
 void systemd_reloading(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=reading the configuration",
-               (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reading the configuration",
+               (long long)clock_us());
 }
 
 void systemd_stopping(void)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <utlist.h>
 
 #define EXPIRY_CHECK_MAX_S 3600 /* the clock may be set: look again at least this often */
 
@@ -36,6 +37,21 @@ static int load_owners(struct loop *loop, struct tenant *tenant)
         const char *name = query_text(query, 0);
         directory_owner(tenant->directory, name, &own);
         if (!own && directory_set_owner(tenant->directory, name, query_int(query, 1)) != 0) {
+            rc = -1;
+            break;
+        }
+    }
+    query_end(query);
+    return rc;
+}
+
+/* Ends the query. */
+static int load_settings(struct tenant *tenant, struct query *query)
+{
+    int rc;
+    while ((rc = query_next(query)) > 0) {
+        if (setting_put(&tenant->settings, query_int(query, 2), query_text(query, 0),
+                        (uint16_t)query_int(query, 1), query_text(query, 3), query_int(query, 4) != 0) != 0) {
             rc = -1;
             break;
         }
@@ -104,7 +120,9 @@ struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
     tenant->name = strdup(name);
     tenant->directory = directory_new();
     if (tenant->name == NULL || tenant->directory == NULL || load_devices(loop, tenant) != 0 ||
-        load_owners(loop, tenant) != 0 || load_account(loop, id, 0, &tenant->account) != 0)
+        load_owners(loop, tenant) != 0 ||
+        load_settings(tenant, store_query(loop->store, SQL_get_settings, "i", id)) != 0 ||
+        load_account(loop, id, 0, &tenant->account) != 0)
         goto fail;
     tenant->account.kind = "tenant";
     tenant->account.name = tenant->name;
@@ -112,6 +130,7 @@ struct tenant *tenant_get(struct loop *loop, int64_t id, const char *name)
     if (tenant->hh.tbl != NULL)
         return tenant;
 fail:
+    setting_forget_all(&tenant->settings);
     directory_free(tenant->directory);
     free(tenant->name);
     free(tenant);
@@ -121,6 +140,7 @@ fail:
 void tenant_free(struct loop *loop, struct tenant *tenant)
 {
     HASH_DEL(loop->tenants, tenant);
+    setting_forget_all(&tenant->settings);
     directory_free(tenant->directory);
     free(tenant->name);
     free(tenant);
@@ -136,6 +156,7 @@ static int read_principal(struct loop *loop, const struct tenant *tenant, int64_
         fresh->kind = strcmp(query_text(query, 0), "device") == 0 ? PRINCIPAL_DEVICE : PRINCIPAL_CLIENT;
         fresh->name = strdup(query_text(query, 1));
         fresh->expires = query_int(query, 2);
+        fresh->admin = fresh->kind == PRINCIPAL_CLIENT && query_int(query, 3) == 1;
         if (fresh->name == NULL)
             rc = -1;
     }
@@ -302,12 +323,14 @@ int principal_refresh(struct loop *loop, struct tenant *tenant, struct principal
     if (rc <= 0) {
         clear(&fresh);
         rules_clear(&principal->rules);
+        principal->admin = false;
         return rc;
     }
     clear(principal);
     principal->kind = fresh.kind;
     principal->name = fresh.name;
     principal->expires = fresh.expires;
+    principal->admin = fresh.admin;
     principal->rules = fresh.rules;
     name_account(principal);
     return watch_expiry(loop, principal) == 0 ? 1 : -1;
@@ -322,7 +345,11 @@ int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t prin
         rc = directory_set_device(tenant->directory, principal_id, device ? query_text(query, 1) : NULL);
     }
     query_end(query);
-    return rc;
+    if (rc < 0)
+        return -1;
+    setting_forget_device(&tenant->settings, principal_id);
+    return load_settings(
+        tenant, store_query(loop->store, SQL_get_settings_of_device, "ii", tenant->id, principal_id));
 }
 
 int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *name)
@@ -332,13 +359,72 @@ int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *n
     if (owner < 0)
         return -1;
     directory_owner(tenant->directory, name, &own);
-    return own ? 0 : directory_set_owner(tenant->directory, name, owner);
+    if (!own && directory_set_owner(tenant->directory, name, owner) != 0)
+        return -1;
+    setting_forget_name(&tenant->settings, name);
+    return load_settings(tenant, store_query(loop->store, SQL_get_settings_of_name, "it", tenant->id, name));
+}
+
+static void tell(const struct principal *principal, const struct audit_event *event)
+{
+    struct follower *follower;
+    if (principal != NULL)
+        DL_FOREACH(principal->followers, follower)
+            follower->tell(follower, event);
+}
+
+/* The device at the other end of what a client has opened; NULL if it is none, or has left. */
+static struct principal *other_end(const struct tenant *tenant, const struct audit_event *event)
+{
+    if (event->kind != EVENT_connect && event->kind != EVENT_bridge_closed)
+        return NULL;
+    return principal_find(tenant, directory_device(tenant->directory, event->peer));
+}
+
+static const char *or_empty(const char *text)
+{
+    return text != NULL ? text : "";
 }
 
 void tenant_event(struct tenant *tenant, const struct audit_event *event)
 {
     struct audit_event whole = *event;
+    struct follower *follower;
     whole.tenant_id = tenant->id;
     whole.tenant = tenant->name;
+    whole.principal = or_empty(event->principal);
+    whole.address = or_empty(event->address);
+    whole.object = or_empty(event->object);
+    whole.peer = or_empty(event->peer);
     audit(&whole);
+    if (tenant->nfollowers == 0)
+        return;
+    const struct principal *subject = principal_find(tenant, whole.principal_id);
+    const struct principal *other = other_end(tenant, &whole);
+    tell(subject, &whole);
+    if (other != subject)
+        tell(other, &whole);
+    if (whole.kind == EVENT_publish || whole.kind == EVENT_withdraw)
+        DL_FOREACH2(tenant->clients, follower, tenant_next)
+            if (follower->principal != subject)
+                follower->tell(follower, &whole);
+}
+
+void tenant_follow(struct principal *principal, struct follower *follower)
+{
+    follower->principal = principal;
+    DL_APPEND(principal->followers, follower);
+    principal->tenant->nfollowers++;
+    if (principal->kind == PRINCIPAL_CLIENT)
+        DL_APPEND2(principal->tenant->clients, follower, tenant_prev, tenant_next);
+}
+
+void tenant_unfollow(struct follower *follower)
+{
+    DL_DELETE(follower->principal->followers, follower);
+    follower->principal->tenant->nfollowers--;
+    if (follower->tenant_prev != NULL)
+        DL_DELETE2(follower->principal->tenant->clients, follower, tenant_prev, tenant_next);
+    follower->principal = NULL;
+    follower->tenant_prev = follower->tenant_next = NULL;
 }

@@ -7,6 +7,7 @@
 #include "relayd/hash.h"
 #include "relayd/loop.h"
 #include "relayd/policy.h"
+#include "relayd/setting.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,17 +17,28 @@ struct connect;
 /* What a tenant's worker keeps of the tenant and of its principals while they have sessions. */
 enum principal_kind { PRINCIPAL_DEVICE, PRINCIPAL_CLIENT };
 
+/* Somebody who is told what happens: an open shell. Most sessions have none, and then nothing is done. */
+struct follower {
+    struct principal *principal;
+    /* Called from anywhere; it only records. Whether the event concerns it is for it to say. */
+    void (*tell)(struct follower *follower, const struct audit_event *event);
+    struct follower *prev, *next;               /* of the principal */
+    struct follower *tenant_prev, *tenant_next; /* of the tenant, if it is a client's */
+};
+
 struct principal {
     int64_t id;
     enum principal_kind kind;
     char *name;      /* owned */
     int64_t expires; /* UNIX seconds; 0: never */
+    bool admin;      /* of its tenant */
     struct rules rules;
     struct account account;
     unsigned nsessions, nconnects; /* it is freed with the last */
     unsigned swaps;                /* sessions that took another's place, */
     time_t swapped_at;             /* the last of them then */
     struct tenant *tenant;
+    struct follower *followers;
     struct event *expiry; /* closes its sessions when it expires; NULL if it never does */
     UT_hash_handle hh;
 };
@@ -35,13 +47,16 @@ struct tenant {
     int64_t id;
     char *name; /* owned */
     struct directory *directory;
+    struct setting *settings;     /* of endpoints */
     struct principal *principals; /* hash by id */
     struct session *sessions;
     struct connect *connects; /* opening and bridged */
     struct connect *waiting;  /* opens that wait for a device that is away */
+    struct follower *clients; /* those of its followers that see endpoints come and go */
+    unsigned nfollowers;
     struct account account;
     unsigned nbridges;
-    bool has_news; /* something was published since the waiting ones were looked at; see loop->has_news */
+    bool has_news; /* for the waiting ones: who serves may have changed; see loop->has_news */
     UT_hash_handle hh;
 };
 
@@ -78,11 +93,18 @@ struct principal *principal_find(const struct tenant *tenant, int64_t id);
 int tenant_refresh_limits(struct loop *loop, struct tenant *tenant);
 int principal_refresh_limits(struct loop *loop, struct principal *principal);
 
-/* Reads the device of that id, or the owner of that name, into the directory again. -1 on error. */
+/* Reads the device of that id, or the owner of that name, into the directory again, and the settings of
+ * the endpoints that are its own. -1 on error. */
 int tenant_refresh_device(struct loop *loop, struct tenant *tenant, int64_t principal_id);
 int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *name);
 
-/* Something has happened in the tenant, whose id and name are filled in: it goes to the audit trail. */
+/* Something has happened in the tenant, whose id and name are filled in: it goes to the audit trail, and to
+ * the followers that it may concern: those of whom it is about, of the device at its other end, and of
+ * clients when it is about what is published. What has changed must have changed before. */
 void tenant_event(struct tenant *tenant, const struct audit_event *event);
+
+/* From now on the principal's follower is told; it must be taken out while the principal has a session. */
+void tenant_follow(struct principal *principal, struct follower *follower);
+void tenant_unfollow(struct follower *follower);
 
 #endif

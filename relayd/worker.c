@@ -1,11 +1,12 @@
 #include "relayd/worker.h"
 
+#include "relayd/clock.h"
+#include "relayd/console.h"
 #include "relayd/limits.h"
 #include "relayd/serve.h"
 #include "relayd/store.h"
 #include "relayd/watch.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAIL_BUDGET 16 /* mails a pass: a new connection costs a tenth of a millisecond */
@@ -24,7 +24,7 @@ struct connection {
     struct mail mail; /* first */
     int fd;
     struct source source;
-    char address[INET6_ADDRSTRLEN];
+    char address[SOURCE_TEXT_SIZE];
     uint16_t port;
 };
 
@@ -66,28 +66,14 @@ void worker_route(struct request *request)
         else if (request->command->steps->scope == SCOPE_ALL && request->next_worker < nworkers)
             worker = &workers[request->next_worker];
     }
+    if (worker == NULL && request->actor.session != 0) {
+        worker = worker_of_tenant(request->actor.tenant_id);
+        request->mail.kind = MAIL_ANSWER;
+    }
     if (worker != NULL)
         mailbox_post_always(worker->loop.mailbox, &request->mail);
     else
         answer_request(request);
-}
-
-/* The address as people write it, an IPv4 one without ::ffff: */
-static void format_address(const struct sockaddr *address, struct connection *connection)
-{
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
-    size_t size = sizeof(connection->address);
-    if (address->sa_family == AF_INET) {
-        inet_ntop(AF_INET, &v4->sin_addr, connection->address, (socklen_t)size);
-        connection->port = ntohs(v4->sin_port);
-        return;
-    }
-    connection->port = ntohs(v6->sin6_port);
-    if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
-        inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], connection->address, (socklen_t)size);
-    else
-        inet_ntop(AF_INET6, &v6->sin6_addr, connection->address, (socklen_t)size);
 }
 
 /* The mailbox has no limit for it: the listener stops at `max-logins`. */
@@ -102,7 +88,7 @@ void worker_accept(int fd, const struct sockaddr *address, const struct source *
     connection->mail.kind = MAIL_CONNECTION;
     connection->fd = fd;
     connection->source = *source;
-    format_address(address, connection);
+    source_address(address, connection->address, &connection->port);
     atomic_fetch_add(&posted, 1);
     mailbox_post_always(worker->loop.mailbox, &connection->mail);
 }
@@ -136,7 +122,10 @@ static void receive_connection(struct worker *worker, struct connection *connect
 
 static void receive_request(struct worker *worker, struct request *request)
 {
-    request->command->steps->live(&worker->loop, request);
+    if (request->command->steps->live(&worker->loop, request) > 0) {
+        mailbox_post_always(worker->loop.mailbox, &request->mail);
+        return;
+    }
     request->next_worker++;
     worker_route(request);
 }
@@ -180,11 +169,15 @@ static void receive(struct worker *worker, struct mail *mail)
     case MAIL_REQUEST:
         receive_request(worker, (struct request *)mail);
         break;
+    case MAIL_ANSWER:
+        console_answer(&worker->loop, (struct request *)mail);
+        break;
     case MAIL_STOP:
         begin_stop(worker);
         break;
     case MAIL_SEEN:
     case MAIL_FORGET:
+    case MAIL_ENROL:
         break; /* for the keeper alone */
     }
 }
@@ -214,20 +207,13 @@ static bool is_done(const struct worker *worker)
     return worker->stopping && atomic_load(&posted) == 0 && session_live() == 0;
 }
 
-static int64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static void *run(void *arg)
 {
     struct worker *worker = arg;
     bool busy = false;
     do {
         event_base_loop(worker->loop.base, EVLOOP_ONCE | (busy ? EVLOOP_NONBLOCK : 0));
-        worker->loop.now = now_us();
+        worker->loop.now = clock_us();
         receive_mail(worker);
         /* Twice: what the first pass reads at one end of a bridge, the second writes to the other. */
         busy = serve_pass(&worker->loop) && serve_pass(&worker->loop);
@@ -267,7 +253,7 @@ static void drop_mail(struct mail *mail)
 {
     while (mail != NULL) {
         struct mail *next = mail->next;
-        if (mail->kind == MAIL_REQUEST) {
+        if (mail->kind == MAIL_REQUEST || mail->kind == MAIL_ANSWER) {
             request_free((struct request *)mail);
         } else if (mail->kind != MAIL_STOP) {
             if (mail->kind == MAIL_CONNECTION)

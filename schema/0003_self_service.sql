@@ -1,15 +1,23 @@
 -- Administrators of a tenant.
 ALTER TABLE principals ADD COLUMN admin INTEGER NOT NULL DEFAULT 0 CHECK (admin IN (0, 1));
 
--- What an endpoint was given by `relayctl set-endpoint`: it stays with the name, whoever owns that.
+-- What an endpoint was given by `relayctl set-endpoint`, published or not: it stays with the name while
+-- somebody owns that. principal_id is the owner. proxy_protocol is its version; 0: none.
 CREATE TABLE endpoint_settings (
-    tenant_id      INTEGER NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+    tenant_id      INTEGER NOT NULL,
     name           TEXT NOT NULL,
     port           INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
-    note           TEXT NOT NULL DEFAULT '',
-    proxy_protocol INTEGER NOT NULL DEFAULT 0 CHECK (proxy_protocol IN (0, 2)),
-    PRIMARY KEY (tenant_id, name, port)
+    principal_id   INTEGER NOT NULL,
+    note           TEXT NOT NULL,
+    proxy_protocol INTEGER NOT NULL CHECK (proxy_protocol IN (0, 2)),
+    PRIMARY KEY (tenant_id, name, port),
+    FOREIGN KEY (tenant_id, principal_id) REFERENCES principals (tenant_id, id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
+
+-- To whom the request is laid: an IPv4 address or a /64. address is where it last came from, hint the
+-- peer's own words.
+ALTER TABLE pending_keys ADD COLUMN source TEXT NOT NULL DEFAULT '';
+CREATE INDEX endpoint_settings_by_principal ON endpoint_settings (principal_id);
 
 CREATE INDEX pending_keys_by_expiry ON pending_keys (expires);
 
@@ -41,3 +49,4 @@ CREATE TABLE events (
 CREATE INDEX events_by_tenant ON events (tenant_id, id);
 CREATE INDEX events_by_time ON events (time);
 CREATE INDEX events_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL;
+CREATE INDEX refusals_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL AND reason <> '';

@@ -7,8 +7,21 @@
 #include <string.h>
 
 #define COLUMNS_MAX 24
+#define WIDTH_MIN 20 /* a narrower screen gets lines of that */
+#define WIDTH_MAX 10000
+#define LAST_MIN 24  /* columns that the last one of a table needs for being wrapped */
+#define VALUE_MIN 16 /* columns that a value needs beside its name; with less it stands below */
+#define CUT_MIN 8    /* columns that are left at least of one that is cut */
+#define ELLIPSIS "\xe2\x80\xa6"
 
-static void render(FILE *out, const json_t *value, int indent);
+/* Where it goes, and how wide that is; 0: as wide as it takes. */
+struct page {
+    FILE *out;
+    int width;
+    bool cut; /* the rows of a table stay one line each */
+};
+
+static void render(const struct page *page, const json_t *value, int indent);
 
 static char plain(char c)
 {
@@ -46,7 +59,30 @@ static char *cell(const json_t *value)
     return text;
 }
 
-static void put_cell(FILE *out, const json_t *value, int width)
+/* Text that begins in column `at`; what does not fit goes on below, in the same column, broken at a blank if
+ * there is one. */
+static void put_wrapped(const struct page *page, const char *text, int at)
+{
+    int room = page->width - at > WIDTH_MIN / 2 ? page->width - at : WIDTH_MIN / 2;
+    while (page->width > 0 && (int)strlen(text) > room) {
+        int len = room;
+        while (len > 0 && text[len] != ' ')
+            len--;
+        bool blank = len > 0;
+        fprintf(page->out, "%.*s\n%*s", blank ? len : room, text, at, "");
+        text += blank ? len + 1 : room;
+    }
+    fputs(text, page->out);
+}
+
+static void put_cell(const struct page *page, const json_t *value, int at)
+{
+    char *text = cell(value);
+    put_wrapped(page, text != NULL ? text : "?", at);
+    free(text);
+}
+
+static void put_padded(FILE *out, const json_t *value, int width)
 {
     char *text = cell(value);
     fprintf(out, "%-*s", width, text != NULL ? text : "?");
@@ -61,91 +97,290 @@ static int cell_width(const json_t *value)
     return width;
 }
 
+/* What stands above a column; free() it. */
+static char *title(const char *name)
+{
+    char *text = strdup(name);
+    for (char *p = text; p != NULL && *p != '\0'; p++)
+        *p = *p == '_' ? ' ' : *p >= 'a' && *p <= 'z' ? *p - 'a' + 'A' : plain(*p);
+    return text;
+}
+
 static void put_header(FILE *out, const char *name, int width)
 {
-    for (; *name != '\0'; name++, width--)
-        fputc(*name == '_' ? ' ' : *name >= 'a' && *name <= 'z' ? *name - 'a' + 'A' : plain(*name), out);
-    fprintf(out, "%*s", width > 0 ? width : 0, "");
+    char *text = title(name);
+    fprintf(out, "%-*s", width, text != NULL ? text : "?");
+    free(text);
 }
 
-static void render_table(FILE *out, json_t *rows, int indent)
+struct columns {
+    const char *name[COLUMNS_MAX];
+    int width[COLUMNS_MAX]; /* with the gap behind it */
+    int n;
+    int last; /* where the last one begins */
+};
+
+static void measure(json_t *rows, int indent, struct columns *columns)
 {
-    const char *names[COLUMNS_MAX], *name;
-    int widths[COLUMNS_MAX], n = 0;
+    const char *name;
     size_t i;
     json_t *row, *value;
+    columns->n = 0;
+    columns->last = indent;
     json_object_foreach(json_array_get(rows, 0), name, value) {
-        if (n == COLUMNS_MAX)
+        if (columns->n == COLUMNS_MAX)
             break;
-        names[n] = name;
-        widths[n++] = (int)strlen(name);
+        columns->name[columns->n] = name;
+        columns->width[columns->n++] = (int)strlen(name) + 2;
     }
     json_array_foreach(rows, i, row)
-        for (int c = 0; c < n; c++) {
-            int width = cell_width(json_object_get(row, names[c]));
-            widths[c] = width > widths[c] ? width : widths[c];
+        for (int c = 0; c < columns->n; c++) {
+            int width = cell_width(json_object_get(row, columns->name[c])) + 2;
+            columns->width[c] = width > columns->width[c] ? width : columns->width[c];
         }
-    fprintf(out, "%*s", indent, "");
-    for (int c = 0; c < n; c++) {
-        put_header(out, names[c], c + 1 < n ? widths[c] + 2 : 0);
-    }
-    fputc('\n', out);
+    for (int c = 0; c + 1 < columns->n; c++)
+        columns->last += columns->width[c];
+}
+
+/* Only the last column is wrapped, and only if that leaves it readable. */
+static bool fits(const struct page *page, const struct columns *columns)
+{
+    int last = columns->n > 0 ? columns->width[columns->n - 1] - 2 : 0;
+    return page->width == 0 || page->width - columns->last >= (last < LAST_MIN ? last : LAST_MIN);
+}
+
+static void render_columns(const struct page *page, json_t *rows, const struct columns *columns, int indent)
+{
+    size_t i;
+    json_t *row;
+    fprintf(page->out, "%*s", indent, "");
+    for (int c = 0; c < columns->n; c++)
+        put_header(page->out, columns->name[c], c + 1 < columns->n ? columns->width[c] : 0);
+    fputc('\n', page->out);
     json_array_foreach(rows, i, row) {
-        fprintf(out, "%*s", indent, "");
-        for (int c = 0; c < n; c++)
-            put_cell(out, json_object_get(row, names[c]), c + 1 < n ? widths[c] + 2 : 0);
-        fputc('\n', out);
+        fprintf(page->out, "%*s", indent, "");
+        for (int c = 0; c + 1 < columns->n; c++)
+            put_padded(page->out, json_object_get(row, columns->name[c]), columns->width[c]);
+        if (columns->n > 0)
+            put_cell(page, json_object_get(row, columns->name[columns->n - 1]), columns->last);
+        fputc('\n', page->out);
     }
 }
 
-static void render_object(FILE *out, json_t *object, int indent)
+/* ---- Tables whose columns are cut ---- */
+
+/* A number that lacks its end would be another one: only texts may be cut. */
+static bool may_cut(json_t *rows, const char *name)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+        if (json_is_integer(json_object_get(row, name)))
+            return false;
+    return true;
+}
+
+/* Takes from the widest column until all fit, or none can be cut any more. */
+static void shrink(const struct page *page, json_t *rows, struct columns *columns, int indent)
+{
+    bool cut[COLUMNS_MAX];
+    int total = indent - 2;
+    for (int c = 0; c < columns->n; c++) {
+        total += columns->width[c];
+        cut[c] = may_cut(rows, columns->name[c]);
+    }
+    for (; total > page->width; total--) {
+        int widest = -1;
+        for (int c = 0; c < columns->n; c++)
+            if (cut[c] && columns->width[c] > CUT_MIN + 2 &&
+                (widest < 0 || columns->width[c] > columns->width[widest]))
+                widest = c;
+        if (widest < 0)
+            return;
+        columns->width[widest]--;
+    }
+}
+
+/* How many columns there is room for, with the sign that there are more. */
+static int count_shown(const struct page *page, const struct columns *columns, int indent)
+{
+    int used = indent, n = 0;
+    while (n < columns->n && used + columns->width[n] - (n + 1 == columns->n ? 2 : 0) <= page->width)
+        used += columns->width[n++];
+    return n;
+}
+
+static void put_cut(FILE *out, const char *text, int width)
+{
+    int len = (int)strlen(text);
+    if (len > width)
+        fprintf(out, "%.*s" ELLIPSIS, width - 1, text);
+    else
+        fprintf(out, "%-*s", width, text);
+}
+
+/* One line of it; of the header if row is NULL. */
+static void put_cut_row(const struct page *page, const json_t *row, const struct columns *columns, int shown,
+                        int indent)
+{
+    fprintf(page->out, "%*s", indent, "");
+    for (int c = 0; c < shown; c++) {
+        char *text = row != NULL ? cell(json_object_get(row, columns->name[c])) : title(columns->name[c]);
+        put_cut(page->out, text != NULL ? text : "?", columns->width[c] - 2);
+        fputs(c + 1 < shown ? "  " : "", page->out);
+        free(text);
+    }
+    fputs(shown < columns->n ? " " ELLIPSIS "\n" : "\n", page->out);
+}
+
+static void render_cut(const struct page *page, json_t *rows, struct columns *columns, int indent)
+{
+    size_t i;
+    json_t *row;
+    shrink(page, rows, columns, indent);
+    int shown = count_shown(page, columns, indent);
+    put_cut_row(page, NULL, columns, shown, indent);
+    json_array_foreach(rows, i, row)
+        put_cut_row(page, row, columns, shown, indent);
+}
+
+/* ---- Everything else ---- */
+
+static void render_object(const struct page *page, json_t *object, int indent)
 {
     const char *name;
     json_t *value;
     int width = 0;
     json_object_foreach(object, name, value)
         width = (int)strlen(name) > width ? (int)strlen(name) : width;
+    int column = indent + width + 2;
+    bool below = page->width > 0 && page->width - column < VALUE_MIN;
     json_object_foreach(object, name, value) {
         bool nested = json_is_object(value) || json_is_object(json_array_get(value, 0));
-        fprintf(out, "%*s", indent, "");
+        fprintf(page->out, "%*s", indent, "");
         for (const char *p = name; *p != '\0'; p++)
-            fputc(plain(*p), out);
-        fputc(':', out);
+            fputc(plain(*p), page->out);
+        fputc(':', page->out);
         if (nested) {
-            fputc('\n', out);
-            render(out, value, indent + 2);
+            fputc('\n', page->out);
+            render(page, value, indent + 2);
         } else {
-            fprintf(out, "%*s", width - (int)strlen(name) + 1, "");
-            put_cell(out, value, 0);
-            fputc('\n', out);
+            if (below)
+                fprintf(page->out, "\n%*s", indent + 2, "");
+            else
+                fprintf(page->out, "%*s", width - (int)strlen(name) + 1, "");
+            put_cell(page, value, below ? indent + 2 : column);
+            fputc('\n', page->out);
         }
     }
 }
 
-static void render(FILE *out, const json_t *value, int indent)
+/* On a screen that is too narrow for a table each row is a block of lines. */
+static void render_table(const struct page *page, json_t *rows, int indent)
+{
+    struct columns columns;
+    size_t i;
+    json_t *row;
+    measure(rows, indent, &columns);
+    if (page->cut) {
+        render_cut(page, rows, &columns, indent);
+        return;
+    }
+    if (fits(page, &columns)) {
+        render_columns(page, rows, &columns, indent);
+        return;
+    }
+    json_array_foreach(rows, i, row) {
+        if (i > 0)
+            fputc('\n', page->out);
+        render_object(page, row, indent);
+    }
+}
+
+static void render(const struct page *page, const json_t *value, int indent)
 {
     if (json_is_array(value) && json_array_size(value) == 0)
-        fprintf(out, "%*snone\n", indent, "");
+        fprintf(page->out, "%*snone\n", indent, "");
     else if (json_is_array(value) && json_is_object(json_array_get(value, 0)))
-        render_table(out, (json_t *)(uintptr_t)value, indent);
+        render_table(page, (json_t *)(uintptr_t)value, indent);
     else if (json_is_object(value))
-        render_object(out, (json_t *)(uintptr_t)value, indent);
+        render_object(page, (json_t *)(uintptr_t)value, indent);
     else {
-        put_cell(out, value, 0);
-        fputc('\n', out);
+        put_cell(page, value, indent);
+        fputc('\n', page->out);
     }
+}
+
+static int columns_of(unsigned width)
+{
+    return width == 0 ? 0 : width < WIDTH_MIN ? WIDTH_MIN : width > WIDTH_MAX ? WIDTH_MAX : (int)width;
+}
+
+static struct page page_open(char **text, size_t *size, unsigned width)
+{
+    *text = NULL;
+    return (struct page){ open_memstream(text, size), columns_of(width), false };
+}
+
+static char *page_close(const struct page *page, char **text)
+{
+    if (fclose(page->out) == 0)
+        return *text;
+    free(*text);
+    return NULL;
+}
+
+static char *render_page(const json_t *value, unsigned width, bool cut)
+{
+    char *text;
+    size_t size;
+    struct page page = page_open(&text, &size, width);
+    page.cut = cut;
+    if (page.out == NULL)
+        return NULL;
+    render(&page, value, 0);
+    return page_close(&page, &text);
+}
+
+char *text_render_in(const json_t *value, unsigned width)
+{
+    return render_page(value, width, false);
+}
+
+char *text_render_cut(const json_t *value, unsigned width)
+{
+    return render_page(value, width, width > 0);
 }
 
 char *text_render(const json_t *value)
 {
-    char *text = NULL;
+    return text_render_in(value, 0);
+}
+
+void text_write_line(FILE *out, const char *head, const char *text, unsigned width)
+{
+    struct page page = { out, columns_of(width), false };
+    char *copy = text != NULL ? strdup(text) : NULL;
+    int at = (int)strlen(head);
+    fputs(head, out);
+    if (page.width > 0 && page.width - at < VALUE_MIN) {
+        at = 2;
+        fprintf(out, "\n%*s", at, "");
+    }
+    for (char *p = copy; p != NULL && *p != '\0'; p++)
+        *p = plain(*p);
+    put_wrapped(&page, copy != NULL ? copy : "?", at);
+    fputc('\n', out);
+    free(copy);
+}
+
+char *text_line(const char *head, const char *text, unsigned width)
+{
+    char *line;
     size_t size;
-    FILE *out = open_memstream(&text, &size);
-    if (out == NULL)
+    struct page page = page_open(&line, &size, width);
+    if (page.out == NULL)
         return NULL;
-    render(out, value, 0);
-    if (fclose(out) == 0)
-        return text;
-    free(text);
-    return NULL;
+    text_write_line(page.out, head, text, width);
+    return page_close(&page, &line);
 }

@@ -1,11 +1,11 @@
 #include "schema/usage.h"
 
+#include "schema/quote.h"
+
 #include <assert.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
-
-#define VALUE_MAX 16384 /* bytes of one argument; the longest public key has 12,000 */
 
 static void copy_name(char name[24], const char *word, size_t len)
 {
@@ -15,28 +15,41 @@ static void copy_name(char name[24], const char *word, size_t len)
     name[len] = '\0';
 }
 
+/* Is what begins here one of several, of which one is to be given? */
+static bool in_group(const char *line)
+{
+    const char *end = strpbrk(line, "()");
+    return end != NULL && *end == ')';
+}
+
 void usage_parse(const char *line, struct usage *usage)
 {
+    unsigned group = 0;
     memset(usage, 0, sizeof(*usage));
     while (*line != '\0') {
         assert(usage->n < USAGE_MAX);
         struct usage_arg *arg = &usage->arg[usage->n++];
-        arg->required = *line != '[';
-        line += arg->required ? 0 : 1;
+        group += *line == '(';
+        line += strspn(line, "(| ");
+        bool optional = *line == '[';
+        line += optional;
+        arg->group = in_group(line) ? group : 0;
+        arg->required = !optional && arg->group == 0;
         arg->option = strncmp(line, "--", 2) == 0;
         line += arg->option ? 2 : 0;
         size_t len = strcspn(line, " .]");
         copy_name(arg->name, line, len);
         line += len;
-        if (arg->option)
-            line += 1 + strcspn(line + 1, "]");
-        if (!arg->required) {
+        arg->flag = arg->option && *line == ']';
+        if (arg->option && !arg->flag)
+            line += 1 + strcspn(line + 1, " .]");
+        if (optional) {
             assert(*line == ']');
             line++;
         }
         arg->repeated = strncmp(line, "...", 3) == 0;
         line += arg->repeated ? 3 : 0;
-        line += strspn(line, " ");
+        line += strspn(line, " )");
     }
 }
 
@@ -50,7 +63,7 @@ static const struct usage_arg *find_option(const struct usage *usage, const char
 
 static json_t *join_words(int argc, char *const argv[])
 {
-    char text[VALUE_MAX + 1];
+    char text[USAGE_VALUE_MAX + 1];
     size_t used = 0;
     for (int i = 0; i < argc; i++) {
         int n = snprintf(text + used, sizeof(text) - used, "%s%s", i ? " " : "", argv[i]);
@@ -69,6 +82,10 @@ static int take_option(const struct usage *usage, int argc, char *const argv[], 
     if (option == NULL) {
         snprintf(error, size, "unknown option %s", argv[0]);
         return 0;
+    }
+    if (option->flag) {
+        json_object_set_new(args, option->name, json_true());
+        return 1;
     }
     if (argc < 2) {
         snprintf(error, size, "option %s needs a value", argv[0]);
@@ -120,6 +137,42 @@ static int take_words(const struct usage *usage, int argc, char *const argv[], j
     return 0;
 }
 
+/* "key, --pending or --batch": those of a group. */
+static void put_group(const struct usage *usage, unsigned group, const char *last, char *out, size_t size)
+{
+    size_t used = 0, left = 0;
+    for (size_t i = 0; i < usage->n; i++)
+        left += usage->arg[i].group == group;
+    for (size_t i = 0; i < usage->n && used < size; i++) {
+        const struct usage_arg *arg = &usage->arg[i];
+        if (arg->group != group)
+            continue;
+        const char *behind = --left > 1 ? ", " : left == 1 ? last : "";
+        used += (size_t)snprintf(out + used, size - used, "%s%s%s", arg->option ? "--" : "", arg->name,
+                                 behind);
+    }
+}
+
+/* Is exactly one of each group there? */
+static int check_groups(const struct usage *usage, const json_t *args, char *error, size_t size)
+{
+    char names[160];
+    for (unsigned group = 1; group <= USAGE_MAX; group++) {
+        size_t members = 0, given = 0;
+        for (size_t i = 0; i < usage->n; i++) {
+            bool member = usage->arg[i].group == group;
+            members += member;
+            given += member && json_object_get(args, usage->arg[i].name) != NULL;
+        }
+        if (members == 0 || given == 1)
+            continue;
+        put_group(usage, group, given == 0 ? " or " : " and ", names, sizeof(names));
+        snprintf(error, size, given == 0 ? "%s is missing" : "only one of %s can be given", names);
+        return -1;
+    }
+    return 0;
+}
+
 json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[], char *error, size_t size)
 {
     char *words[256];
@@ -141,18 +194,63 @@ json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[]
         }
         words[count++] = argv[i++];
     }
-    if (take_words(usage, count, words, args, error, size) == 0)
+    if (take_words(usage, count, words, args, error, size) == 0 &&
+        check_groups(usage, args, error, size) == 0)
         return args;
 fail:
     json_decref(args);
     return NULL;
 }
 
+static void put_option(FILE *out, const char *name, const char *value)
+{
+    fprintf(out, " --%s", name);
+    if (value != NULL) {
+        fputc(' ', out);
+        quote_word(out, value);
+    }
+}
+
+static void put_arg(FILE *out, const struct usage_arg *arg, const json_t *value)
+{
+    size_t i;
+    json_t *item;
+    if (value == NULL || json_is_false(value))
+        return;
+    if (arg->flag) {
+        put_option(out, arg->name, NULL);
+    } else if (json_is_array(value)) {
+        json_array_foreach(value, i, item)
+            put_option(out, arg->name, json_string_value(item));
+    } else if (arg->option) {
+        put_option(out, arg->name, json_string_value(value));
+    } else {
+        fputc(' ', out);
+        quote_word(out, json_string_value(value));
+    }
+}
+
+char *usage_to_line(const struct usage *usage, const char *words, const json_t *args)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (out == NULL)
+        return NULL;
+    fputs(words, out);
+    for (size_t i = 0; i < usage->n; i++)
+        put_arg(out, &usage->arg[i], json_object_get(args, usage->arg[i].name));
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
 static int check_string(const char *name, const json_t *value, char *error, size_t size)
 {
-    if (!json_is_string(value) || json_string_length(value) > VALUE_MAX ||
+    if (!json_is_string(value) || json_string_length(value) > USAGE_VALUE_MAX ||
         strlen(json_string_value(value)) != json_string_length(value)) {
-        snprintf(error, size, "argument \"%s\" must be text of at most %d bytes", name, VALUE_MAX);
+        snprintf(error, size, "argument \"%s\" must be text of at most %d bytes", name, USAGE_VALUE_MAX);
         return -1;
     }
     return 0;
@@ -166,10 +264,17 @@ static int check_arg(const struct usage_arg *arg, const json_t *value, char *err
         snprintf(error, size, "argument \"%s\" is missing", arg->name);
         return -1;
     }
+    if (arg->flag) {
+        if (json_is_boolean(value))
+            return 0;
+        snprintf(error, size, "argument \"%s\" must be true or false", arg->name);
+        return -1;
+    }
     if (!(arg->option && arg->repeated))
         return check_string(arg->name, value, error, size);
-    if (!json_is_array(value) || json_array_size(value) > 256) {
-        snprintf(error, size, "argument \"%s\" must be an array of at most 256 texts", arg->name);
+    if (!json_is_array(value) || json_array_size(value) > USAGE_LIST_MAX) {
+        snprintf(error, size, "argument \"%s\" must be an array of at most %d texts", arg->name,
+                 USAGE_LIST_MAX);
         return -1;
     }
     size_t i;
@@ -197,5 +302,5 @@ int usage_check(const struct usage *usage, const json_t *args, char *error, size
         snprintf(error, size, "there are arguments that this command does not know");
         return -1;
     }
-    return 0;
+    return check_groups(usage, args, error, size);
 }

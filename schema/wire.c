@@ -11,6 +11,7 @@ static int check_request(const json_t *root, struct wire_request *request, char 
     const json_t *cmd = json_object_get(root, "cmd");
     const json_t *tenant = json_object_get(root, "tenant");
     json_t *args = json_object_get(root, "args");
+    const json_t *more = json_object_get(root, "more");
 
     if (!json_is_integer(id)) {
         snprintf(error, size, "\"id\" must be a whole number");
@@ -30,6 +31,11 @@ static int check_request(const json_t *root, struct wire_request *request, char 
         snprintf(error, size, "\"args\" must be an object");
         return -1;
     }
+    if (more != NULL && !json_is_boolean(more)) {
+        snprintf(error, size, "\"more\" must be true or false");
+        return -1;
+    }
+    request->more = json_is_true(more);
     request->cmd = json_string_value(cmd);
     request->tenant = tenant != NULL ? json_string_value(tenant) : "default";
     return 0;
@@ -74,10 +80,13 @@ static char *object_line(json_t *object)
     return line;
 }
 
-char *wire_request_line(json_int_t id, const char *cmd, const char *tenant, json_t *args)
+char *wire_request_line(json_int_t id, const char *cmd, const char *tenant, json_t *args, bool more)
 {
-    return object_line(json_pack("{s:i, s:I, s:s, s:s, s:O}", "v", WIRE_VERSION, "id", id, "cmd", cmd,
-                                 "tenant", tenant, "args", args));
+    json_t *request = json_pack("{s:i, s:I, s:s, s:s, s:O}", "v", WIRE_VERSION, "id", id, "cmd", cmd,
+                                "tenant", tenant, "args", args);
+    if (more)
+        json_object_set_new(request, "more", json_true());
+    return object_line(request);
 }
 
 char *wire_result_line(json_int_t id, json_t *result)

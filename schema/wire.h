@@ -2,11 +2,13 @@
 #define SCHEMA_WIRE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* The control protocol: one JSON object a line, in both directions (docs/PROTOCOL.md).
  *
  *   {"v":1,"id":7,"cmd":"add-client","tenant":"default","args":{...}}
+ *   {"v":1,"id":7,"cmd":"add-device","args":{"batch":[...]},"more":true}
  *   {"id":7,"ok":true,"result":...}
  *   {"id":7,"ok":false,"error":{"code":"not_found","message":"..."}}
  */
@@ -18,6 +20,7 @@ struct wire_request {
     const char *cmd;    /* borrowed from root */
     const char *tenant; /* borrowed; "default" when the request names none */
     json_t *args;       /* borrowed; an object */
+    bool more;          /* the batch in it goes on in the next request */
     json_t *root;       /* owned: json_decref() when done */
 };
 
@@ -27,7 +30,7 @@ int wire_parse_request(const char *line, size_t len, struct wire_request *reques
 
 /* The line of a request or an answer, with its newline; free() it. NULL when out of memory. They
  * borrow what they are given. */
-char *wire_request_line(json_int_t id, const char *cmd, const char *tenant, json_t *args);
+char *wire_request_line(json_int_t id, const char *cmd, const char *tenant, json_t *args, bool more);
 char *wire_result_line(json_int_t id, json_t *result);
 char *wire_error_line(json_int_t id, const char *code, const char *message);
 

@@ -4,6 +4,7 @@
 #
 #   scripts/deps.sh                    what building needs
 #   scripts/deps.sh --test             and what the tests need (openssh-server among it)
+#   scripts/deps.sh --package          what the Debian package, and the test of it, need
 #   scripts/deps.sh --bench            and what the benchmarks need (openssh-server, HAProxy, gnuplot)
 #   scripts/deps.sh --sanitize FLAVOUR builds deps/libssh-FLAVOUR too; FLAVOUR: address, undefined, thread
 #
@@ -16,8 +17,10 @@ build_packages=(build-essential autoconf automake autoconf-archive pkg-config
 	libevent-dev libsqlite3-dev libjansson-dev libinih-dev uthash-dev libssl-dev libsystemd-dev)
 libssh_packages=(cmake dpkg-dev patch xz-utils util-linux debian-archive-keyring)
 test_packages=(libcriterion-dev openssh-server openssh-client dropbear-bin python3 python3-pytest
-	python3-pytest-xdist python3-paramiko autossh curl sqlite3 iproute2 procps clang-format mandoc)
-bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3)
+	python3-pytest-xdist python3-paramiko autossh curl haproxy sqlite3 iproute2 procps xauth clang-format mandoc)
+bench_packages=(openssh-server openssh-client haproxy gnuplot-nox openssl passwd util-linux python3 python3-pytest
+	python3-paramiko)
+package_packages=(debhelper systemd openssh-client passwd procps python3 util-linux)
 
 oldest=0.12.2 # older ones accept forged packets, among other things
 tested=0.12   # the series that the tests run with
@@ -286,6 +289,7 @@ flavours=(plain)
 while [ $# -gt 0 ]; do
 	case $1 in
 	--test) packages+=("${test_packages[@]}") ;;
+	--package) packages+=("${package_packages[@]}") ;;
 	--bench) packages+=("${bench_packages[@]}") ;;
 	--sanitize)
 		case ${2:-} in

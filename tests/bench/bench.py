@@ -8,6 +8,7 @@ import servers
 from groups import CIPHERS
 from measure import Failed, Load
 
+ATTACK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "attack")
 PINNED = {"kex": "curve25519-sha256", "cipher": CIPHERS["aes128-gcm"]}
 
 
@@ -54,10 +55,14 @@ class Bench:
             options = {**PINNED, **options}
         return Load(self.loader, self.path(f"load.{self.loads}.log"), mode, **options)
 
+    def attack(self, name, **options):
+        self.loads += 1
+        return Load(ATTACK, self.path(f"attack.{self.loads}.log"), name, **options)
+
     def prepare(self):
         """What is not measured: keys, and relayd's registry."""
         self.make_keys(servers.FLEET, self.plan.relayd_fleets[-1])
-        for name in (servers.FIRST, servers.CLIENT, servers.OTHER_DEVICE, servers.OTHER_CLIENT):
+        for name in servers.SINGLE:
             self.make_keys(name, 1)
         with servers.Relayd(self) as relayd:
             relayd.register(self.plan.relayd_fleets[-1])

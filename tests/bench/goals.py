@@ -8,6 +8,7 @@ from results import number, ratio, ratio_text
 
 FLAT = 1.1  # "does not grow": at most a tenth more
 OPENS = 5000
+HOSTILE = 10  # times as long as without, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,8 @@ def flat(what, results, name, few, many, unit_name):
 
 
 def goals(results, plan):
-    return [goal for some in (fleet_goals, rate_goals, latency_goals, bulk_goals) for goal in some(results, plan)]
+    kinds = fleet_goals, rate_goals, latency_goals, hostile_goals, bulk_goals
+    return [goal for some in kinds for goal in some(results, plan)]
 
 
 def fleet_goals(results, plan):
@@ -99,6 +101,16 @@ def latency_goals(results, plan):
                "≤ sshd", 1) for d in plan.directions)]:
         yield compare(what, part, results.median("relayd", (name, where)), results.median("sshd", (name, where)),
                       "µs", lambda times, bound=bound: at_most(times, bound))
+
+
+def hostile_goals(results, plan):
+    calm = results.median("relayd", ("echo_p99_us", "calm"))
+    times = {attack: ratio(results.median("relayd", ("echo_p99_us", attack)), calm) for attack in plan.attacks}
+    attack = max(plan.attacks, key=lambda attack: times[attack] or 0)
+    yield Goal(f"round trip p99 beside a hostile tenant on the same worker (worst of {len(times)}: "
+               f"{attack.replace('_', ' ')}), over a calm one", f"≤ {HOSTILE}",
+               f"{unit(results.median('relayd', ('echo_p99_us', attack)), 'µs')} / {unit(calm, 'µs')}", "",
+               ratio_text(times[attack]), None if None in times.values() else at_most(times[attack], HOSTILE))
 
 
 def worst(results, name, cases, is_worse):

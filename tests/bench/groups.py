@@ -8,7 +8,10 @@ import subprocess
 import time
 
 from measure import Failed, cores_awake, cpu_seconds
+from servers import OneWorker
 
+ATTACKS = ("key_exchange_never_ends", "maximum_packet_1", "window_ignored", "ten_thousand_opens", "opens_never_confirmed",
+           "flood_of_global_requests", "flood_of_rekeys", "huge_strings", "client_reads_nothing")
 CIPHERS = {"aes128-gcm": "aes128-gcm@openssh.com", "chacha20-poly1305": "chacha20-poly1305@openssh.com"}
 MANY_STREAMS = 8
 PARALLEL_LOGINS = 16
@@ -31,10 +34,12 @@ class Plan:
     directions: tuple = ("up", "down")
     streams: tuple = (1, MANY_STREAMS)
     channels: tuple = (1, 480)  # idle ones; relayd gives one client half of the 1,000 of a device's session
+    attacks: tuple = ATTACKS
 
 
 FULL = Plan("full", 3, (100, 500, 2000, 10000), 500, 4, 1, 10, GIB)
-QUICK = Plan("quick", 1, (100, 500, 1000), 100, 1, 0.3, 2, GIB // 8, directions=("up",))
+QUICK = Plan("quick", 1, (100, 500, 1000), 100, 1, 0.3, 2, GIB // 8, directions=("up",),
+             attacks=("ten_thousand_opens", "flood_of_global_requests"))
 
 
 def fleet(bench, make, record):
@@ -129,6 +134,23 @@ def busy_neighbour(bench, make, record):
             raise Failed(f"the neighbour's streams ended early: {neighbour.process.said()}")
 
 
+def hostile(bench, _, record):
+    """The same while another tenant's peers do their worst, on the one worker that there is. The round trips pause, so that
+    attackers of a lower priority have the processor most of the time, and do not keep it from those who are measured."""
+    for attack in (None, *bench.plan.attacks):
+        with OneWorker(bench) as server, cores_awake(), \
+                server.load("echo", seconds=bench.plan.seconds, threads=1, pause=2, **server.pair(0)) as load, \
+                server.attack(attack) if attack else contextlib.nullcontext() as attackers:
+            if attack:
+                attackers.start()
+            began, before = time.monotonic(), cpu_seconds(server.process.pid)
+            record_echo(record, attack or "calm", load.measure())
+            used = cpu_seconds(server.process.pid) - before
+            record(("hostile_cpu_percent", attack or "calm"), 100 * used / (time.monotonic() - began))
+            if attack and not attackers.still_measuring():
+                raise Failed(f"{attack} ended early: {attackers.process.said()}")
+
+
 def record_echo(record, where, result):
     record(("echo_p50_us", where), result["p50"])
     record(("echo_p99_us", where), result["p99"])
@@ -188,6 +210,7 @@ GROUPS = {
     "echo": (echo, ("relayd", "sshd")),
     "busy-session": (busy_session, ("relayd", "sshd")),
     "busy-neighbour": (busy_neighbour, ("relayd", "sshd")),
+    "hostile": (hostile, ("relayd",)),
     "bulk": (bulk, ("relayd", "sshd")),
     "floor": (floor, ("haproxy",)),
     "cipher": (cipher_cost, ("openssl",)),

@@ -31,7 +31,7 @@ static struct options {
     const char *mode, *keys, *client_keys, *client_user, *out;
     struct server server;
     struct address publish, target;
-    unsigned count, parallel, threads, channels, streams, bulk, listen_port, retry;
+    unsigned count, parallel, threads, channels, streams, bulk, listen_port, retry, pause;
     double seconds;
     uint64_t bytes;
     bool down;
@@ -448,6 +448,10 @@ static void echo_received(struct lane *lane)
         return;
     }
     add_latency(now - lane->started);
+    if (options.pause > 0) {
+        usleep(options.pause * 1000); /* nothing else is to be done */
+        now = now_ns();
+    }
     lane->started = now;
     lane_write_byte(lane, KIND_ECHO);
 }
@@ -626,8 +630,9 @@ static const struct mode {
       "                with --retry whoever fails or is lost tries again after MS" },
     { "login", login, "--parallel P (--seconds S | --count N): log in and leave, P at a time" },
     { "echo", echo,
-      "--client-keys FILE --target NAME:PORT --seconds S [--bulk N [--direction D]]:\n"
-      "                one-byte round trips on one bridge, beside N bulk streams of the same sessions" },
+      "--client-keys FILE --target NAME:PORT --seconds S [--bulk N [--direction D]] [--pause MS]:\n"
+      "                one-byte round trips on one bridge, beside N bulk streams of the same sessions;\n"
+      "                with pauses between them" },
     { "open", opens,
       "--client-keys FILE --target NAME:PORT --parallel P --seconds S [--channels N]:\n"
       "                open, echo a byte, close, P at a time, with N idle bridges open" },
@@ -686,6 +691,7 @@ static const struct {
     { "bulk", NUMBER, &options.bulk },
     { "listen-port", NUMBER, &options.listen_port },
     { "retry", NUMBER, &options.retry },
+    { "pause", NUMBER, &options.pause },
     { "seconds", SECONDS, &options.seconds },
     { "bytes", BYTES, &options.bytes },
     { "direction", DIRECTION, &options.down },

@@ -98,6 +98,9 @@ ratio is relayd's median over sshd's. All figures are of one run, whose command,
 * **Round trips** are made by one thread of the load, which is client and device. *Cores kept awake* means that a process
   of the lowest priority (`SCHED_IDLE`) spins on each core: in a virtual machine the wake-up of a core that has halted
   costs some 50 µs of the hypervisor's, more than the server does, and how often it happens is up to the scheduler.
+* *A hostile tenant* is played by the attackers of the tests (`tests/e2e/attacks.py`), again and again, at the lowest
+  priority. relayd has one worker for that, which both tenants share. The neighbour pauses for 2 ms after each round
+  trip, and the cores are kept awake, calm or not.
 * *up* is from the client to the device, *down* from the device to the client.
 """
 
@@ -108,7 +111,7 @@ def markdown(rows):
 
 
 def detail_sections(results, plan):
-    """(title, chart, rows): label, and the name under which both servers' figures were recorded."""
+    """(title, chart or None, rows): label, and the name under which both servers' figures were recorded."""
     fleets = sorted({*plan.relayd_fleets, plan.sshd_fleet})
     cases = [(c, d, s) for c in CIPHERS for d in plan.directions for s in plan.streams]
     yield "A fleet that logs in and stays", "fleet", [
@@ -126,6 +129,10 @@ def detail_sections(results, plan):
     yield "Round trips", "echo", [
         *((f"{p}, {label}, µs", (f"echo_{p}_us", where)) for label, where in situations(plan) for p in ("p50", "p99")),
         ("the server's CPU meanwhile, while another tenant saturates the relay, % of a core", "neighbour_cpu_percent")]
+    yield "Round trips beside a hostile tenant", None, [
+        (f"{label}, {where.replace('_', ' ')}", (name, where)) for where in ("calm", *plan.attacks)
+        for label, name in (("p50, µs", "echo_p50_us"), ("p99, µs", "echo_p99_us"),
+                            ("relayd's CPU meanwhile, % of a core", "hostile_cpu_percent"))]
     yield "Bulk bytes", "bulk", [
         *((f"CPU per GiB, {c}, {d}, {s}, s", ("bulk_cpu", c, d, s)) for c, d, s in cases),
         *((f"throughput, {c}, {d}, {s}, MiB/s", ("bulk_mib_per_second", c, d, s)) for c, d, s in cases),
@@ -146,7 +153,8 @@ def details(results, plan):
             if relayd is not None or sshd is not None:
                 cells.append((label, results.cell("relayd", name), results.cell("sshd", name),
                               ratio_text(ratio(relayd, sshd))))
-        yield f"### {title}\n\n![{title}](benchmarks/{chart}.svg)\n\n{markdown(cells)}"
+        picture = f"![{title}](benchmarks/{chart}.svg)\n\n" if chart else ""
+        yield f"### {title}\n\n{picture}{markdown(cells)}"
     cells = [("the floor", "HAProxy", "one pass of the cipher", "HAProxy + twice the cipher")]
     for cipher in CIPHERS:
         for streams in plan.streams:

@@ -15,6 +15,8 @@ from measure import Failed, Process, read, until
 
 CONTROL_CONNECTIONS = 8
 FLEET, FIRST, CLIENT, OTHER_DEVICE, OTHER_CLIENT = "fleet", "first", "client", "other-device", "other-client"
+EVE, MALLET = "eve", "mallet"
+SINGLE = FIRST, CLIENT, OTHER_DEVICE, OTHER_CLIENT, EVE, MALLET
 ACCOUNT_COMMENT = "relayd benchmark of process"
 
 
@@ -72,14 +74,16 @@ class Server:
 
 class Relayd(Server):
     """relayd with its defaults, on a registry that Relayd.register() has filled once. It has two tenants:
-    `default` with the fleet, one device more and one client; `other` with one device and one client."""
+    `default` with the fleet, one device more and one client; `other` with one device and one client, and Eve and
+    Mallet, who are hostile."""
 
-    name, ready = "relayd", " ready$"
+    name, ready, workers = "relayd", " ready$", None
 
     def start(self):
         self.socket = self.bench.path("control.sock")
         self.spawn([self.bench.relayd, "--listen", f"127.0.0.1:{self.port}", "--state-dir", self.bench.path("state"),
-                    "--control-socket", self.socket, "--user", self.bench.accounts[0]])
+                    "--control-socket", self.socket, "--user", self.bench.accounts[0],
+                    *(["--workers", str(self.workers)] if self.workers else [])])
 
     def fleet(self):
         return {"keys": self.bench.keys(FLEET)}
@@ -94,6 +98,12 @@ class Relayd(Server):
             return {"keys": self.bench.keys(FLEET), "client_keys": self.bench.keys(CLIENT), "target": "dev00001:22"}
         return {"keys": self.bench.keys(OTHER_DEVICE), "client_keys": self.bench.keys(OTHER_CLIENT),
                 "target": "machine:22"}
+
+    def attack(self, name):
+        """The hostile peers of the other tenant at work, for longer than anybody measures."""
+        return self.bench.attack(name, port=self.port, user="other",
+                                 known_hosts=self.bench.path("state/ssh_host_ed25519_key.pub"), eve=self.bench.keys(EVE),
+                                 mallet=self.bench.keys(MALLET), seconds=3600)
 
     def status(self):
         return next(iter(self._control([("status", "default", {})])))
@@ -114,7 +124,9 @@ class Relayd(Server):
                                 add("device", "default", "first", keys(FIRST)[0]),
                                 add("client", "default", "person", keys(CLIENT)[0]),
                                 add("device", "other", "machine", keys(OTHER_DEVICE)[0]),
-                                add("client", "other", "person", keys(OTHER_CLIENT)[0])]):
+                                add("client", "other", "person", keys(OTHER_CLIENT)[0]),
+                                add("device", "other", "eve", keys(EVE)[0]),
+                                add("client", "other", "mallet", keys(MALLET)[0])]):
             pass
         devices = [add("device", "default", f"dev{n:05}", key) for n, key in enumerate(keys(FLEET)[:count], 1)]
         with concurrent.futures.ThreadPoolExecutor(CONTROL_CONNECTIONS) as pool:
@@ -141,6 +153,12 @@ class Relayd(Server):
                     if not answer.get("ok"):
                         raise Failed(f"relayd refused {command}: {answer.get('error')}")
                     yield answer["result"]
+
+
+class OneWorker(Relayd):
+    """All tenants on one thread: the worst that one can do to another."""
+
+    workers = 1
 
 
 class Sshd(Server):

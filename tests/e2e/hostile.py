@@ -26,8 +26,8 @@ WINDOW, PACKET = 1 << 21, 1 << 15
 class Raw(paramiko.Transport):
     """A logged-in connection. What relayd sends above the transport layer waits in `inbox` as (type, bytes)."""
 
-    def __init__(self, principal, user=None):
-        super().__init__(("127.0.0.1", principal.relay.port))
+    def __init__(self, principal, user=None, at=None):
+        super().__init__(at or ("127.0.0.1", principal.relay.port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.banner_timeout = self.auth_timeout = self.handshake_timeout = 20 * SLOW
         self.inbox, self.arrival = [], threading.Condition()
@@ -225,11 +225,12 @@ def escaped(data):
 
 @pytest.fixture
 def attach(make_relay):
-    """attach(principal) logs in; all that is attached is closed before relayd is stopped."""
+    """attach(principal) logs in, at=(host, port) elsewhere than on 127.0.0.1; all that is attached is closed before
+    relayd is stopped."""
     made = []
 
-    def make(principal, user=None):
-        made.append(Raw(principal, user))
+    def make(principal, user=None, at=None):
+        made.append(Raw(principal, user, at))
         return made[-1]
 
     yield make
@@ -279,7 +280,8 @@ def mallet(relay, attach):
 def bridge(device, client, **options):
     """A bridge from client to device:1; (the device's stream, the client's)."""
     own = client.direct(b"eve", 1)
-    back = device.confirm(device.incoming(), **options)
+    until(lambda: device.seen(OPEN) or client.seen(OPEN_FAILURE, own) or not client.is_active(), every=0.001)
+    back = device.confirm(device.incoming(timeout=0), **options)
     stream = client.opened(own)
     assert stream is not None
     return back, stream

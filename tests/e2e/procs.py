@@ -100,11 +100,11 @@ class Proc:
 class Pty(Proc):
     """A program that has a pty as its controlling terminal."""
 
-    def __init__(self, argv, errfile, env=None):
+    def __init__(self, argv, errfile, env=None, columns=80):
         self.argv = [str(a) for a in argv]
         self.errfile = errfile
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.resize(columns)
         self.popen = subprocess.Popen(self.argv, stdin=slave, stdout=slave, stderr=slave, env=env,
                                       preexec_fn=_own_terminal)
         os.close(slave)
@@ -130,6 +130,9 @@ class Pty(Proc):
     def output(self):
         with self._lock:
             return self._seen.decode(errors="replace")
+
+    def resize(self, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def mark(self):
         return len(self.output())

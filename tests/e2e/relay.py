@@ -9,6 +9,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -215,14 +216,18 @@ class Relay:
         return self.ctl("add-tenant", name)
 
     def add_device(self, name, tenant=None, allow=(), key=None, user=None):
-        return self._add("add-device", name, tenant, allow, key, user)
+        return self._add(["add-device"], name, tenant, allow, key, user)
 
     def add_client(self, name, tenant=None, allow=(), key=None, user=None):
-        return self._add("add-client", name, tenant, allow, key, user)
+        return self._add(["add-client"], name, tenant, allow, key, user)
+
+    def add_admin(self, name, tenant=None, key=None, user=None):
+        """A client that is an administrator of its tenant."""
+        return self._add(["add-client", "--admin"], name, tenant, (), key, user)
 
     def _add(self, command, name, tenant, allow, key, user):
         key = key or self.keys.new()
-        argv = [command, "--name", name]
+        argv = [*command, "--name", name]
         argv += ["--tenant", tenant] if tenant else []
         for rule in allow:
             argv += ["--allow", rule]
@@ -314,6 +319,18 @@ class Principal:
     def run(self, *args, host="relay", command=(), input=b"", timeout=30):
         """ssh ARGS relay COMMAND to its end; returns a CompletedProcess."""
         return self.relay.procs.run(self.argv(*args, host=host, command=command), input, timeout)
+
+    def order(self, *words, options=()):
+        """ssh relay WORDS --json, quoted as words: (exit status, the one JSON document that it printed)."""
+        done = self.run(*options, command=[shlex.join(str(w) for w in words) + " --json"])
+        return done.returncode, json.loads(done.stdout) if done.stdout else None
+
+    def via(self, *words, input="", json=False):
+        """relayctl --via relay WORDS; a CompletedProcess."""
+        argv = [RELAYCTL, "--via", "relay", "--ssh", shlex.join(["ssh", "-F", self.config])]
+        argv += (["--json"] if json else []) + [str(w) for w in words]
+        return subprocess.run([*self.relay.procs.prefix, *argv], input=input, capture_output=True, text=True,
+                              timeout=20 * SLOW)
 
     def publish(self, *forwards, expect=(), options=()):
         """ssh -N -R ... relay, and wait until each of `expect` ("raspi:22") is published by one more session."""

@@ -22,7 +22,8 @@ from results import Results  # noqa: E402
 USER = pwd.getpwuid(os.getuid()).pw_name
 BUILD = os.path.dirname(os.path.dirname(os.path.abspath(RELAYD)))
 TINY = groups.Plan("tiny", rounds=1, relayd_fleets=(2, 5), sshd_fleet=2, seconds=0.3, warm_up=0.1, idle_seconds=0.1,
-                   stream_bytes=1 << 20, streams=(2,), channels=(1, 5))
+                   stream_bytes=1 << 20, streams=(2,), channels=(1, 5),
+                   attacks=("login_is_garbage", "flood_of_keepalives"))
 
 
 @pytest.fixture

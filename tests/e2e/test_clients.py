@@ -50,6 +50,17 @@ def test_dbclient_checks_the_relays_key(relay, raspi):
     assert done.returncode != 0 and b"raspi" not in done.stdout and "mismatch" in done.stderr
 
 
+def test_dbclient_asks_to_be_enrolled_and_is_let_in(relay):
+    raspi = relay.stranger(user="enrol+raspi")
+    db = Dbclient(raspi)
+    done = db.run("-T", command=["whoami"])
+    assert done.returncode != 0 and f"relayctl add-device --pending {raspi.fingerprint}" in done.stderr, done.stderr
+    until(lambda: relay.list("pending"), what="the key")
+    relay.ctl("add-device", "--pending", raspi.fingerprint, "--name", "raspi")
+    done = db.run("-T", command=["whoami"])
+    assert done.returncode == 0 and b"raspi" in done.stdout
+
+
 def test_dbclient_as_device(relay, net, raspi, alice):
     db = Dbclient(raspi)
     device = db.start("-N", "-T", "-R", f"7:localhost:{net.echo().port}",

@@ -1,30 +1,32 @@
 """What a hostile peer does to another tenant that shares its worker: nothing much.
 
-The neighbour's echo is timed by a process of its own, before and during each attack. While it lasts, the memory of relayd
-may grow by MEMORY at the most, and when the attackers are gone no descriptor of theirs is left."""
+The neighbour's echo is timed by a process of its own, before and during each attack: the 99th percentile may be ten times
+as long, one time of three. For what else a machine does comes and goes, and how long relayd lets a neighbour wait does not.
+Neither is the CPU that the attackers themselves use relayd's doing: they have the lower priority.
 
-import random
-import socket
+While the attack lasts, the memory of relayd may grow by MEMORY at the most, and when the attackers are gone no descriptor of
+theirs is left."""
+
+import contextlib
+import math
 import sys
 import threading
 import time
 
-import paramiko
 import pytest
-
-from hostile import (  # noqa: F401
-    CLOSE, CONFIRMATION, DATA, EOF, GLOBAL_REQUEST, OPEN, OPEN_FAILURE, REQUEST, WINDOW_ADJUST, Raw, attach, bridge)
+from attacks import ATTACK, ATTACKS, BROKEN, Attackers
 from net import is_listening
 from procs import SLOW, until
 from relay import sanitized
 
-ATTACK = 1.5  # seconds
 SAMPLES = 300
 FLOOR = 0.010  # seconds: below it a delay is the machine's
-ONE_READ = 0.040  # the same, where a read may be full of small requests: 20 ms of CPU (libssh.md, section 14)
+TRIES = 3
 MEMORY = 32 << 10  # KiB
 
-pytestmark = [pytest.mark.alone] if SLOW <= 1 else []  # else no delay is judged
+JUDGED = SLOW <= 1  # the delay; else all the rest
+
+pytestmark = [pytest.mark.alone] if JUDGED else []
 
 ECHO = """import socket, sys, threading
 def serve(conn):
@@ -102,7 +104,7 @@ def attacked(relay, neighbour, attack, peers):
             try:
                 attack(peers)
                 rounds += 1
-            except (AssertionError, EOFError, OSError, paramiko.SSHException) as e:
+            except BROKEN as e:
                 cut = e
                 peers.close()  # relayd had enough of them, or they have reached a limit: they begin anew
         until(lambda: neighbour.p99(start, time.monotonic())[1] >= SAMPLES, 30, "samples", every=0.2)
@@ -113,297 +115,20 @@ def attacked(relay, neighbour, attack, peers):
     return neighbour.p99(start, time.monotonic())[0], peak[0] - before
 
 
-class Attackers:
-    """Eve, who publishes eve:1, and Mallet, who connects: each is replaced when relayd has ended its session."""
-
-    def __init__(self, relay, attach):  # noqa: F811
-        self.relay, self.attach = relay, attach
-        self.principals = {"eve": relay.add_device("eve"), "mallet": relay.add_client("mallet")}
-        self.raws, self.socks = {}, []
-
-    def __getattr__(self, name):
-        raw = self.raws.get(name)
-        if raw is None or not raw.is_active():
-            raw = self.raws[name] = self.attach(self.principals[name])
-            if name == "eve":
-                assert raw.publish(b"eve", 1) == 1
-        return raw
-
-    def stranger(self):
-        self.socks.append(sock := socket.create_connection(("127.0.0.1", self.relay.port), 10))
-        if len(self.socks) > 200:
-            self.socks.pop(0).close()
-        return sock
-
-    def bridge(self, **options):
-        eve, mallet = self.eve, self.mallet
-        eve.inbox.clear()
-        return bridge(eve, mallet, **options)
-
-    def close(self):
-        for peer in (*self.raws.values(), *self.socks):
-            peer.close()
-        self.raws, self.socks = {}, []
-
-
-ATTACKS = {}
-
-
-def attack(job, floor=FLOOR):
-    """floor: the delay in seconds that is no matter."""
-    job.floor = floor
-    ATTACKS[job.__name__] = job
-    return job
-
-
-def flooding(job):
-    return attack(job, ONE_READ)
-
-
-# ---- before the login
-
-
-@attack
-def banner_never_ends(peers):
-    peers.stranger().sendall(b"SSH-2.0-" + b"x" * 100)
-
-
-@attack
-def banner_is_garbage(peers):
-    peers.stranger().sendall(random.Random(1).randbytes(70000))
-
-
-@attack
-def key_exchange_never_ends(peers):
-    peers.stranger().sendall(b"SSH-2.0-x\r\n")
-
-
-@attack
-def key_exchange_is_garbage(peers):
-    body = b"\x06" + bytes([20]) + random.Random(2).randbytes(500)
-    peers.stranger().sendall(b"SSH-2.0-x\r\n" + len(body).to_bytes(4, "big") + body)
-
-
-@attack
-def login_never_ends(peers):
-    transport = paramiko.Transport(peers.stranger())
-    transport.start_client(timeout=20 * SLOW)
-
-
-@attack
-def login_is_garbage(peers):
-    transport = paramiko.Transport(sock := peers.stranger())
-    transport.start_client(timeout=20 * SLOW)
-    for kind in (5, 50, 61, 80, 90, 94):
-        message = paramiko.Message()
-        message.add_bytes(bytes([kind]) + b"\xff" * 300)
-        transport._send_message(message)
-    sock.sendall(b"\0" * 4096)
-
-
-# ---- packet sizes and windows
-
-
-def tiny(packet):
-    def job(peers):
-        if packet == 0:  # a client's open is not answered then; a device's answer ends its session
-            eve, mallet = peers.eve, peers.mallet
-            mallet.direct(b"eve", 1, packet=0)
-            mallet.direct(b"eve", 1)
-            eve.confirm(eve.incoming(), packet=0)
-            eve.wait_end()
-            return
-        _, stream = peers.bridge(packet=packet)
-        for _ in range(8):
-            stream.send(b"x" * 32000)
-        peers.mallet.direct(b"eve", 1, packet=packet)
-    job.__name__ = f"maximum_packet_{packet}"
-    attack(job)
-
-
-for size in (0, 1, 10, 777):
-    tiny(size)
-
-
-@attack
-def window_ignored(peers):
-    peers.close()
-    _, stream = peers.bridge(window=0)
-    for _ in range(300):
-        stream.send(b"x" * 32000)
-
-
-@attack
-def window_overflows(peers):
-    _, stream = peers.bridge()
-    peers.mallet.put(WINDOW_ADJUST, stream.peer, 0xffffffff)
-    peers.mallet.put(WINDOW_ADJUST, stream.peer, 0xffffffff)
-
-
-# ---- opens and closes
-
-
-@flooding
-def ten_thousand_opens(peers):
-    mallet = peers.mallet
-    mallet.inbox.clear()
-    for _ in range(20):
-        with mallet.one_segment():
-            for _ in range(500):
-                mallet.direct(b"nowhere", 1)
-    until(lambda: len(mallet.seen(OPEN_FAILURE)) >= 10000, 30, "all refused", every=0.2)
-
-
-@attack
-def opens_never_confirmed(peers):
-    eve, mallet = peers.eve, peers.mallet
-    mallet.inbox.clear()
-    for _ in range(2000):
-        mallet.direct(b"eve", 1)
-    assert eve.is_active()
-
-
-@attack
-def opens_confirmed_late(peers):
-    eve, mallet = peers.eve, peers.mallet
-    eve.inbox.clear()
-    for _ in range(100):
-        mallet.direct(b"eve", 1)
-    waiting = [eve.incoming() for _ in range(100)]
-    until(lambda: len(mallet.seen(OPEN_FAILURE)) >= 100, 20, "the opens time out")
-    mallet.inbox.clear()
-    for incoming in waiting:
-        eve.confirm(incoming).expect(CLOSE)
-
-
-@attack
-def opens_confirmed_twice(peers):
-    back, _ = peers.bridge()
-    peers.eve.put(CONFIRMATION, back.peer, back.own, 1 << 21, 1)
-    peers.eve.put(DATA, back.peer, b"x" * 30000)
-
-
-@attack
-def data_after_eof_and_close(peers):
-    _, stream = peers.bridge()
-    with peers.mallet.one_segment():
-        for end in (EOF, CLOSE):
-            for _ in range(20):
-                stream.send(b"x" * 30000)
-            peers.mallet.put(end, stream.peer)
-            peers.mallet.put(end, stream.peer)
-        for _ in range(20):
-            stream.send(b"x" * 30000)
-
-
-@attack
-def close_never_answered(peers):
-    for _ in range(50):
-        _, stream = peers.bridge()
-        stream.close()
-
-
-# ---- floods
-
-
-def flood(name, *fields):
-    def job(peers):
-        mallet = peers.mallet
-        mallet.inbox.clear()
-        for _ in range(5):
-            with mallet.one_segment():
-                for _ in range(400):
-                    mallet.put(*fields)
-    job.__name__ = f"flood_of_{name}"
-    flooding(job)
-
-
-flood("publishes", GLOBAL_REQUEST, "tcpip-forward", True, b"eve", 80)
-flood("global_requests", GLOBAL_REQUEST, "no-such@request", True)
-flood("keepalives", GLOBAL_REQUEST, "keepalive@openssh.com", True)
-flood("ignored_messages", 2, b"x" * 1000)
-flood("unknown_messages", 192)
-
-
-@attack
-def flood_of_rekeys(peers):
-    mallet = peers.mallet
-    for _ in range(20):
-        mallet.renegotiate_keys()
-
-
-@flooding
-def flood_of_channel_requests(peers):
-    mallet = peers.mallet
-    mallet.inbox.clear()
-    session = mallet.session()
-    for _ in range(5):
-        with mallet.one_segment():
-            for _ in range(400):
-                mallet.put(REQUEST, session.peer, "env", True, b"A", b"B")
-    session.close()
-
-
-@attack
-def huge_strings(peers):
-    mallet, eve, huge = peers.mallet, peers.eve, b"x" * 250000
-    mallet.inbox.clear()
-    mallet.packetizer.REKEY_BYTES = 1 << 40
-    for peer in (mallet, eve):
-        peer.put(GLOBAL_REQUEST, huge, True)
-        peer.put(GLOBAL_REQUEST, "tcpip-forward", True, huge, 80)
-        peer.put(GLOBAL_REQUEST, "cancel-tcpip-forward", True, huge, 80)
-    mallet.direct(huge, 1)
-    mallet.open(huge)
-    mallet.open("direct-tcpip", b"eve", 2, huge, 1)
-    session = mallet.session()
-    mallet.put(REQUEST, session.peer, huge, True)
-    mallet.put(REQUEST, session.peer, "exec", True, huge)
-    mallet.put(REQUEST, session.peer, "env", True, huge, b"")
-    mallet.put(REQUEST, session.peer, "subsystem", True, huge)
-    mallet.put(REQUEST, session.peer, "pty-req", True, huge, 80, 24, 0, 0, b"")
-    mallet.put(2, huge)
-    mallet.put(4, True, huge, b"")
-    session.close()
-
-
-@attack
-def client_reads_nothing(peers):
-    """Its device sends as much as it may."""
-    mallet, eve = peers.mallet, peers.eve
-    mallet.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000)
-    back, _ = peers.bridge()
-    stop = threading.Event()
-    mallet._arrived = lambda *_: stop.wait(20)
-    try:
-        end = time.monotonic() + ATTACK
-        sent = 0
-        while time.monotonic() < end and sent < 2 << 20:
-            back.send(b"x" * 30000)
-            sent += 30000
-        until(lambda: time.monotonic() > end, ATTACK * 2)
-    finally:
-        stop.set()
-        mallet.close()
-    assert eve.is_active()
-
-
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_neighbour_does_not_notice(name, make_relay, net, procs, attach):  # noqa: F811
-    procs.prefix = ["nice", "-n", "-20"]  # what else runs on this machine is not to be measured
+def test_a_neighbour_does_not_notice(name, make_relay, net, procs):
+    procs.prefix = ["nice", "-n", "-20"]  # relayd and the neighbour; the attackers are threads of this process
     relay = make_relay(workers=1, open_timeout="1s")
-    neighbour, peers = Neighbour(relay, net, procs), Attackers(relay, attach)
-    fds = relay.fds()
-    baseline = 0
-    for _ in range(5):  # a machine that has something else to do for a moment is no attack
-        baseline = max(baseline, neighbour.calm())
-        bound = max(10 * baseline, ATTACKS[name].floor)
-        p99, grown = attacked(relay, neighbour, ATTACKS[name], peers)
-        print(f"{name}: p99 {p99 * 1000:.1f} ms, before {baseline * 1000:.1f} ms; grown by {grown} KiB")
-        if p99 <= bound:
-            break
-    assert p99 <= bound or SLOW > 1
-    assert sanitized() or grown < MEMORY
-    peers.close()
+    neighbour = Neighbour(relay, net, procs)
+    with contextlib.closing(Attackers(relay.add_device("eve"), relay.add_client("mallet"))) as peers:
+        fds = relay.fds()
+        for _ in range(TRIES):
+            bound = max(10 * neighbour.calm(), FLOOR) if JUDGED else math.inf
+            p99, grown = attacked(relay, neighbour, ATTACKS[name], peers)
+            print(f"{name}: p99 {p99 * 1000:.1f} ms of at most {bound * 1000:.1f} ms; grown by {grown} KiB")
+            assert sanitized() or grown < MEMORY
+            if p99 <= bound:
+                break
+        assert p99 <= bound
     until(lambda: relay.fds() <= fds, 30, lambda: f"{relay.fds()} descriptors back to {fds}")
     assert neighbour.probe.running and relay.running

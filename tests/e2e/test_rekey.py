@@ -71,6 +71,22 @@ def test_rekey_by_relayd(make_relay, net):
     assert device.running and client.running
 
 
+@pytest.mark.parametrize("mac", ["hmac-sha2-256", "hmac-sha2-512", "hmac-sha2-256-etm@openssh.com",
+                                 "hmac-sha2-512-etm@openssh.com"])
+def test_rekey_changes_the_mac(make_relay, net, mac):
+    """A MAC that is not the cipher's own is kept ready for each direction, as long as its key."""
+    size = 8 * MIB
+    relay = make_relay(rekey_limit="1M")
+    raspi, alice = relay.add_device("raspi"), relay.add_client("alice")
+    service = duplex(net, size)
+    options = ["-v", "-o", "Ciphers=aes256-ctr", "-o", f"MACs={mac}", "-o", "RekeyLimit=1M"]
+    device = raspi.publish(f"7:localhost:{service.port}", options=options, expect="raspi:7")
+    client, (port,) = alice.local("raspi:7", options=options)
+    both_ways(net, port, service, size)
+    assert exchanges(device) > 4 and exchanges(client) > 4
+    assert f"MAC: {mac}" in client.err() and device.running and client.running
+
+
 def test_rekey_from_both_sides_with_many_bridges(make_relay, net):
     """Relay and both clients ask for keys every megabyte while ten bridges carry data and new ones open."""
     size = 4 * MIB

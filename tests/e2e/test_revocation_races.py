@@ -6,6 +6,7 @@ import time
 
 import paramiko
 import pytest
+from control import ControlSocket
 from hostile import CLOSE, OPEN_FAILURE, Raw, attach, eve, mallet  # noqa: F401
 from procs import SLOW, until
 
@@ -55,18 +56,27 @@ def test_an_open_that_the_device_confirms_afterwards(revoke, relay, eve, mallet)
 
 
 def test_an_open_that_the_device_confirms_meanwhile(relay, eve, mallet):  # noqa: F811
-    for _ in range(30):
-        own = mallet.direct(b"eve", 1)
-        asked = eve.incoming()
-        confirming = threading.Thread(target=eve.confirm, args=(asked,))
-        confirming.start()
-        relay.ctl("disallow", "mallet", "*")
-        assert relay.list("bridges") == []
-        confirming.join()
-        eve.expect(CLOSE, channel=eve.numbers)
-        stream = mallet.opened(own)
-        assert stream is None or stream.expect(CLOSE)
-        relay.ctl("allow", "mallet", "*")
+    """The device answers later each time that it came before the revocation, and sooner each time that it came after it:
+    that is around the moment where both meet."""
+    rule, delay, through = {"name": "mallet", "rule": "*"}, 0, []
+    with ControlSocket(relay.socket) as control:
+        while len(through) < 200:
+            own = mallet.direct(b"eve", 1)
+            asked = eve.incoming()
+            control.request("disallow", rule)
+            time.sleep(delay)
+            eve.confirm(asked)
+            closed = control.answer()["result"]["closed"]
+            assert control.call("list bridges")["result"] == []
+            eve.expect(CLOSE, channel=eve.numbers)
+            stream = mallet.opened(own)
+            assert stream is None or stream.expect(CLOSE)
+            through.append(stream is not None)
+            assert closed["bridges"] == through[-1], closed
+            delay = delay * 1.2 + 0.0001 if through[-1] else delay * 0.8
+            assert "error" not in control.call("allow", rule)
+    assert 20 < sum(through) < 180, "they have not met"
+    assert mallet.alive() and eve.alive()
 
 
 # -- a publish

@@ -27,9 +27,9 @@ class Manager:
         self.sockets = []
         self.relay.popen_options = {"env": self.environment}
 
-    def listen(self, host="127.0.0.1"):
+    def listen(self, host="127.0.0.1", **options):
         sock = socket.create_server((host, Net.free_port()), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-                                    backlog=4096)
+                                    backlog=4096, **options)
         self.sockets.append(sock)
         return sock.getsockname()[1]
 

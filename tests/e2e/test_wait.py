@@ -1,12 +1,23 @@
 """wait-for-device: an open for an endpoint that nobody serves is held until a device publishes it."""
 
+import fcntl
+import os
 import re
+import signal
 import socket
+import struct
+import termios
+import threading
 import time
 
 from hostile import CLOSE, OPEN, OPEN_FAILURE, attach, closed_log  # noqa: F401
 from procs import SLOW, until
 from test_limits import used, wait_used
+
+
+def unread(sock):
+    """Bytes that were sent and have not arrived in the other's kernel."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def test_an_open_succeeds_when_the_device_comes_back(make_relay, net):
@@ -111,6 +122,29 @@ def test_an_open_waits_for_a_device_that_is_dead_without_anybody_knowing(make_re
     mallet.opened(own).send(b"at last")
     assert stream.read(7) == b"at last"
     dead.confirm(asked).expect(CLOSE)
+
+
+def test_an_open_for_a_device_that_floods_waits_until_the_flood_is_over(make_relay, attach):  # noqa: F811
+    """While relayd has too much of it to handle, the device is not asked: each open would read more of it."""
+    relay = make_relay(wait_for_device="60s", workers=1)
+    eve, mallet = attach(relay.add_device("eve")), attach(relay.add_client("mallet"))
+    assert eve.publish(b"eve", 1) == 1 and mallet.alive()
+
+    def flood():
+        with eve.one_segment():
+            for _ in range(4000):
+                eve.open("x11", b"x" * 1000, 1)
+
+    flooding = threading.Thread(target=flood)
+    os.kill(relay.pid, signal.SIGSTOP)
+    flooding.start()
+    until(lambda: unread(eve.sock) > 1 << 20, what="the flood is on its way")
+    with mallet.one_segment():
+        for _ in range(200):
+            mallet.direct(b"eve", 1)
+    os.kill(relay.pid, signal.SIGCONT)
+    assert len({eve.incoming().peer for _ in range(200)}) == 200
+    flooding.join()
 
 
 def test_a_standby_is_asked_when_the_newest_does_not_answer(make_relay, attach):  # noqa: F811

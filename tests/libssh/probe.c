@@ -3,7 +3,7 @@
  *
  *   probe confirm   the client confirms a channel twice: the server must end the session
  *   probe leak      the client sends thousands of global requests: the server's heap must not grow
- *   probe tamper    a bit of an encrypted packet flips on the way: the server must end the session
+ *   probe tamper    a bit of an encrypted packet flips on its way to either: who gets it must end the session
  *
  * Exit status: 0 safe, 1 unsafe, 2 could not tell; one sentence on stderr. The server runs in the
  * main thread without blocking, as relayd does; the client blocks in a thread of its own.
@@ -46,10 +46,11 @@ struct pair {
     size_t heap, growth; /* when WARM_UP requests were answered; what REQUESTS more added */
     size_t delivered;    /* bytes of channel data */
     /* tamper: */
-    int ends[2];     /* of the relay: towards the client, towards the server */
-    int victim;      /* the byte to damage, counted from the chunk's end */
-    atomic_bool arm; /* set by the client: damage what comes next */
-    atomic_bool damaged;
+    int ends[2];                         /* of the relay: towards the client, towards the server */
+    int from;                            /* the end whose chunk is damaged */
+    int victim;                          /* the byte to damage, counted from the chunk's end */
+    atomic_bool arm;                     /* set by the client: damage what comes next */
+    atomic_bool damaged, taken, refused; /* the last two are the client's, about the server's chunk */
 };
 
 /* ---- the client ---- */
@@ -62,10 +63,14 @@ static bool login(struct pair *p, ssh_session s)
     ssh_options_set(s, SSH_OPTIONS_USER, "probe");
     ssh_options_set(s, SSH_OPTIONS_PROCESS_CONFIG, &config);
     ssh_options_set(s, SSH_OPTIONS_FD, &p->client_fd);
-    if (p->cipher != NULL)
+    if (p->cipher != NULL) {
         ssh_options_set(s, SSH_OPTIONS_CIPHERS_C_S, p->cipher);
-    if (p->mac != NULL)
+        ssh_options_set(s, SSH_OPTIONS_CIPHERS_S_C, p->cipher);
+    }
+    if (p->mac != NULL) {
         ssh_options_set(s, SSH_OPTIONS_HMAC_C_S, p->mac);
+        ssh_options_set(s, SSH_OPTIONS_HMAC_S_C, p->mac);
+    }
     return ssh_connect(s) == SSH_OK && ssh_userauth_none(s, NULL) == SSH_AUTH_SUCCESS;
 }
 
@@ -130,6 +135,22 @@ static bool send_damaged(struct pair *p, ssh_session s)
     return ssh_channel_write(ch, data, sizeof(data)) == CHUNK;
 }
 
+/* The server sends a chunk on each channel that is opened. */
+static bool take_damaged(struct pair *p, ssh_session s)
+{
+    char data[CHUNK];
+    ssh_channel ch = ssh_channel_new(s);
+    int n;
+
+    p->arm = true;
+    if (ch == NULL || ssh_channel_open_forward(ch, "probe", 22, "127.0.0.1", 1) != SSH_OK)
+        return false;
+    n = ssh_channel_read(ch, data, sizeof(data), 0);
+    p->taken = n > 0;
+    p->refused = n == SSH_ERROR && ssh_get_error_code(s) == SSH_FATAL;
+    return true;
+}
+
 /* ---- the server ---- */
 
 static bool is_dead(ssh_session s)
@@ -161,11 +182,18 @@ static enum verdict judge_leak(struct pair *p)
     return p->growth > GROWTH_MAX ? UNSAFE : SAFE;
 }
 
-static enum verdict judge_tamper(struct pair *p)
+static enum verdict judge_received(struct pair *p)
 {
     if (p->delivered > 0)
         return UNSAFE;
     return has_refused(p->server) && p->damaged ? SAFE : UNDECIDED;
+}
+
+static enum verdict judge_sent(struct pair *p)
+{
+    if (p->taken)
+        return UNSAFE;
+    return p->refused && p->damaged ? SAFE : UNDECIDED;
 }
 
 size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
@@ -226,6 +254,7 @@ static void answer(struct pair *p, ssh_message m, ssh_channel_callbacks callback
     case SSH_REQUEST_CHANNEL_OPEN:
         p->channel = ssh_message_channel_request_open_reply_accept(m);
         ssh_set_channel_callbacks(p->channel, callbacks);
+        p->opened = true;
         break;
     default:
         ssh_message_reply_default(m);
@@ -233,12 +262,12 @@ static void answer(struct pair *p, ssh_message m, ssh_channel_callbacks callback
     ssh_message_free(m);
 }
 
-/* confirm: opens a channel to the client and sends a chunk on it. */
+/* Sends a chunk on the channel, which for confirm it opens itself. */
 static void serve_channel(struct pair *p, ssh_channel_callbacks callbacks)
 {
     static const char data[CHUNK];
 
-    if (p->logged_in && p->channel == NULL) {
+    if (p->judge == judge_confirm && p->logged_in && p->channel == NULL) {
         p->channel = ssh_channel_new(p->server);
         ssh_set_channel_callbacks(p->channel, callbacks);
         ssh_channel_open_reverse_forward(p->channel, "probe", 22, "127.0.0.1", 1);
@@ -263,7 +292,7 @@ static enum verdict serve(struct pair *p)
         poll(&pfd, 1, 100);
         while ((m = ssh_message_get(p->server)) != NULL)
             answer(p, m, &callbacks);
-        if (p->judge == judge_confirm && !is_dead(p->server))
+        if (p->judge != judge_received && !is_dead(p->server))
             serve_channel(p, &callbacks);
         verdict = p->judge(p);
     }
@@ -339,7 +368,7 @@ static bool pass_on(struct pair *p, int from)
 
     if (n <= 0)
         return false;
-    if (from == 0 && n > CHUNK && p->arm && !p->damaged) {
+    if (from == p->from && n > CHUNK && p->arm && !p->damaged) {
         chunk[n - p->victim] ^= 1;
         p->damaged = true;
     }
@@ -361,11 +390,14 @@ static void *relay_main(void *arg)
     return NULL;
 }
 
-static enum verdict tamper_with(const char *cipher, const char *mac, int victim)
+static enum verdict tamper_with(const char *cipher, const char *mac, int from, int victim)
 {
-    struct pair p = {
-        .script = send_damaged, .judge = judge_tamper, .cipher = cipher, .mac = mac, .victim = victim
-    };
+    struct pair p = { .script = from == 0 ? send_damaged : take_damaged,
+                      .judge = from == 0 ? judge_received : judge_sent,
+                      .cipher = cipher,
+                      .mac = mac,
+                      .from = from,
+                      .victim = victim };
     int near[2], far[2];
     pthread_t relay;
     enum verdict verdict;
@@ -379,22 +411,28 @@ static enum verdict tamper_with(const char *cipher, const char *mac, int victim)
     verdict = play(&p, far[1]);
     pthread_join(relay, NULL);
     if (verdict != SAFE)
-        fprintf(stderr, "probe: %s, byte %d from the end\n", cipher, victim);
+        fprintf(stderr, "probe: %s %s, from the %s, byte %d from the end\n", cipher, mac != NULL ? mac : "",
+                from == 0 ? "client" : "server", victim);
     return verdict;
 }
 
 static enum verdict tamper(void)
 {
-    static const char *const suites[][2] = { { "aes128-gcm@openssh.com", NULL },
-                                             { "aes256-gcm@openssh.com", NULL },
-                                             { "chacha20-poly1305@openssh.com", NULL },
-                                             { "aes256-ctr", "hmac-sha2-256-etm@openssh.com" } };
+    static const char *const suites[][2] = {
+        { "aes128-gcm@openssh.com", NULL },
+        { "aes256-gcm@openssh.com", NULL },
+        { "chacha20-poly1305@openssh.com", NULL },
+        { "aes256-ctr", "hmac-sha2-256-etm@openssh.com" },
+        { "aes256-ctr", "hmac-sha2-512-etm@openssh.com" },
+        { "aes128-ctr", "hmac-sha2-256" },
+        { "aes128-ctr", "hmac-sha2-512" },
+    };
     static const int victims[] = { 1, CHUNK / 2 }; /* in the tag, in the text */
     enum verdict worst = SAFE;
 
     for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
-        for (size_t j = 0; j < 2 && worst != UNSAFE; j++) {
-            enum verdict verdict = tamper_with(suites[i][0], suites[i][1], victims[j]);
+        for (int j = 0; j < 4 && worst != UNSAFE; j++) {
+            enum verdict verdict = tamper_with(suites[i][0], suites[i][1], j / 2, victims[j % 2]);
 
             if (verdict != SAFE)
                 worst = verdict;

@@ -51,7 +51,8 @@ static void keep(struct request *request, int rc)
     cr_assert(strcmp(status(), "unchanged") != 0 || !last.changed, "unchanged and changed");
 }
 
-static enum reason run_json(const char *tenant, const char *words, const char *format, va_list ap)
+static enum reason run_json(unsigned roles, const char *tenant, const char *words, const char *format,
+                            va_list ap)
 {
     char json[65536];
     struct failure failure = { 0 };
@@ -59,9 +60,9 @@ static enum reason run_json(const char *tenant, const char *words, const char *f
     for (char *quote = json; (quote = strchr(quote, '\'')) != NULL;)
         *quote = '"';
     json_t *args = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
-    const struct command *command = command_authorise(words, ROLE_ADMIN, args, &failure);
+    const struct command *command = command_authorise(words, roles, args, &failure);
     cr_assert_not_null(command, "%s %s: %s", words, json, failure.text);
-    struct request *request = request_new(command, tenant, args);
+    struct request *request = request_new(command, roles, tenant, args);
 
     if (command->steps->changes)
         cr_assert_eq(store_begin(registry), 0);
@@ -82,7 +83,7 @@ enum reason run(const char *words, const char *args, ...)
 {
     va_list ap;
     va_start(ap, args);
-    enum reason reason = run_json("default", words, args, ap);
+    enum reason reason = run_json(ROLE_ADMIN, "default", words, args, ap);
     va_end(ap);
     return reason;
 }
@@ -91,7 +92,16 @@ enum reason run_in(const char *tenant, const char *words, const char *args, ...)
 {
     va_list ap;
     va_start(ap, args);
-    enum reason reason = run_json(tenant, words, args, ap);
+    enum reason reason = run_json(ROLE_ADMIN, tenant, words, args, ap);
+    va_end(ap);
+    return reason;
+}
+
+enum reason run_self(const char *tenant, const char *words, const char *args, ...)
+{
+    va_list ap;
+    va_start(ap, args);
+    enum reason reason = run_json(ROLE_TENANT | ROLE_CLIENT, tenant, words, args, ap);
     va_end(ap);
     return reason;
 }

@@ -31,6 +31,10 @@ enum reason run(const char *words, const char *args, ...) __attribute__((format(
 enum reason run_in(const char *tenant, const char *words, const char *args, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The same, by an administrator of the tenant. */
+enum reason run_self(const char *tenant, const char *words, const char *args, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* A text of the last result, "" if it is not there; and its status. */
 const char *told(const char *key);
 #define status() told("status")

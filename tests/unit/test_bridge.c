@@ -59,6 +59,30 @@ static void send_close(enum bridge_side side)
 #define expect_next(side, action)                                                                            \
     cr_expect_eq(bridge_next(&bridge, side), action, "not " #action " at " #side)
 
+/* ---- What the relay says itself ---- */
+
+Test(bridge, an_introduction_comes_first_and_counts_as_held)
+{
+    char front[8];
+    cr_assert_eq(bridge_introduce(&bridge, CLIENT, "hello", 5), 0);
+    cr_expect_eq(bridge_waiting(&bridge), 5);
+    cr_expect_eq(bridge.end[CLIENT].bytes, 0, "the client has not said it");
+    cr_expect_eq(receive(CLIENT, MAX), MAX - 5);
+    cr_expect_eq(evbuffer_copyout(bridge.end[DEVICE].out, front, 5), 5);
+    cr_expect_arr_eq(front, "hello", 5);
+    expect_next(DEVICE, BRIDGE_WRITE);
+    expect_next(CLIENT, BRIDGE_WAIT);
+}
+
+Test(bridge, an_introduction_is_delivered_when_the_client_leaves_at_once)
+{
+    cr_assert_eq(bridge_introduce(&bridge, CLIENT, "hello", 5), 0);
+    bridge_receive_close(&bridge, CLIENT);
+    cr_expect_eq(queued(DEVICE), 5);
+    write_all(DEVICE);
+    send_eof(DEVICE);
+}
+
 /* ---- Back-pressure ---- */
 
 Test(bridge, starts_with_nothing_to_do)

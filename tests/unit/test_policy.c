@@ -229,3 +229,24 @@ Test(policy, a_rule_is_added_once)
     cr_expect(rules_allow(&rules, "web", 443));
     rules_clear(&rules);
 }
+
+Test(policy, a_rule_for_every_name)
+{
+    static const struct {
+        const char *rule;
+        bool ssh, web;
+    } rows[] = {
+        { "*", true, true },         { "**", true, true },      { "*:22", true, false },
+        { "*:80", false, true },     { "*.", false, false },    { "raspi", false, false },
+        { "?", false, false },       { "*:1-100", true, true }, { "?*", false, false },
+        { "*.raspi", false, false },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct rules rules = { 0 };
+        cr_assert_eq(rules_add(&rules, "raspi"), 0);
+        cr_assert_eq(rules_add(&rules, rows[i].rule), 0);
+        cr_expect_eq(rules_allow_every_name(&rules, 22), rows[i].ssh, "%s", rows[i].rule);
+        cr_expect_eq(rules_allow_every_name(&rules, 80), rows[i].web, "%s", rows[i].rule);
+        rules_clear(&rules);
+    }
+}

@@ -62,3 +62,12 @@ Test(reason, a_long_text_is_cut)
     cr_expect_eq(strlen(failure.text), sizeof(failure.text) - 1);
     cr_expect_eq(failure.reason, REASON_exists);
 }
+
+Test(reason, is_found_by_its_code)
+{
+    cr_expect_eq(reason_find("not_reachable"), REASON_not_reachable);
+    cr_expect_eq(reason_find(reason_code(REASON_out_of_memory)), REASON_out_of_memory);
+    cr_expect_eq(reason_find("none"), REASON_none);
+    cr_expect_eq(reason_find(""), REASON_none);
+    cr_expect_eq(reason_find("not_reachable "), REASON_none);
+}

@@ -2,12 +2,14 @@
 #include "relayd/registry.h"
 
 #include "keys.h"
+#include "relayd/limits.h"
 #include "requests.h"
 #include "support.h"
 
 #include <criterion/criterion.h>
 #include <sqlite3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -363,4 +365,96 @@ Test(registry, allow_and_disallow)
     cr_expect_str_eq(rules_of("alice"), "", "removing the last rule leaves none");
     expect_done("unchanged", run("add-client", "{'name':'alice','key':'%s'}", KEY(ED25519)));
     cr_expect_str_eq(rules_of("alice"), "", "and adding again does not bring the default back");
+}
+
+/* ---- Administrators of a tenant ---- */
+
+static bool is_admin(const char *name)
+{
+    cr_assert_eq(run("show", "{'name':'%s'}", name), REASON_none, "%s", last.failure.text);
+    return json_is_true(json_object_get(last.result, "admin"));
+}
+
+Test(registry, administrators)
+{
+    expect_done("added", run("add-client", "{'name':'alice','admin':true,'key':'%s'}", KEY(ED25519)));
+    cr_expect(json_is_true(json_object_get(last.result, "admin")));
+    cr_expect(is_admin("alice"));
+    expect_done("unchanged", run("set-admin", "{'name':'alice','state':'on'}"));
+    expect_done("set", run("set-admin", "{'name':'Alice.default','state':'off'}"));
+    cr_expect(last.changed);
+    cr_expect_gt(last.principal_id, 0);
+    cr_expect_not(is_admin("alice"));
+    expect_done("unchanged", run("set-admin", "{'name':'alice','state':'off'}"));
+    expect_refused(REASON_exists,
+                   run("add-client", "{'name':'alice','admin':true,'key':'%s'}", KEY(ED25519)));
+    expect_done("unchanged", run("add-client", "{'name':'alice','key':'%s'}", KEY(ED25519)));
+    expect_done("set", run("set-admin", "{'name':'alice','state':'on'}"));
+    expect_done("unchanged", run("add-client", "{'name':'alice','admin':true,'key':'%s'}", KEY(ED25519)));
+}
+
+Test(registry, who_cannot_be_an_administrator)
+{
+    run("add-device", "{'name':'raspi','key':'%s'}", KEY(ED25519));
+    expect_refused(REASON_bad_argument, run("set-admin", "{'name':'raspi','state':'on'}"));
+    cr_expect_eq(run("show", "{'name':'raspi'}"), REASON_none);
+    expect_refused(REASON_not_found, run("set-admin", "{'name':'nobody','state':'on'}"));
+    expect_refused(REASON_bad_argument, run("set-admin", "{'name':'raspi','state':'ON'}"));
+    expect_refused(REASON_bad_argument, run("set-admin", "{'name':'raspi','state':''}"));
+}
+
+Test(registry, what_a_tenant_registers_has_no_home)
+{
+    run("add-tenant", "{'name':'acme'}");
+    run("add-tenant", "{'name':'evil'}");
+    expect_done("added", run_self("evil", "add-device", "{'name':'mine','key':'%s'}", KEY(ED25519)));
+    cr_expect_str_eq(login(BLOB_ED25519, "pi"), "");
+    cr_expect_str_eq(login(BLOB_ED25519, "evil"), "evil/mine");
+    run_in("acme", "add-device", "{'name':'raspi','key':'%s'}", KEY(ED25519));
+    cr_expect_str_eq(login(BLOB_ED25519, "pi"), "acme/raspi", "though it came later");
+    cr_expect_str_eq(login(BLOB_ED25519, "evil"), "evil/mine");
+    expect_done("unchanged", run_in("evil", "add-device", "{'name':'mine','key':'%s'}", KEY(ED25519)));
+    cr_expect_str_eq(login(BLOB_ED25519, "pi"), "acme/raspi", "nor does the relay's administrator move it");
+    expect_done("removed", run_in("acme", "remove-device", "{'name':'raspi'}"));
+    cr_expect_str_eq(login(BLOB_ED25519, "pi"), "");
+}
+
+/* The whole answer, in text. */
+static char *answer(void)
+{
+    return json_dumps(last.result, JSON_SORT_KEYS);
+}
+
+Test(registry, a_tenant_learns_nothing_of_other_tenants_keys)
+{
+    char *fresh, *taken;
+    run("add-tenant", "{'name':'acme'}");
+    expect_done("added", run_self("acme", "add-device", "{'name':'raspi','key':'%s'}", KEY(ED25519)));
+    fresh = answer();
+    expect_done("removed", run_self("acme", "remove-device", "{'name':'raspi'}"));
+    run("add-client", "{'name':'alice','key':'%s'}", KEY(ED25519));
+    expect_done("added", run_self("acme", "add-device", "{'name':'raspi','key':'%s'}", KEY(ED25519)));
+    taken = answer();
+    cr_expect_str_eq(fresh, taken);
+    cr_expect_not_null(strstr(fresh, "user acme"), "it says how to log in");
+    free(fresh);
+    free(taken);
+    cr_expect_eq(run_self("acme", "list keys", "{}"), REASON_none);
+    cr_expect_null(json_object_get(json_array_get(last.result, 0), "home"));
+    cr_expect_eq(run_self("acme", "show", "{'name':'raspi'}"), REASON_none);
+    json_t *keys = json_object_get(last.result, "keys");
+    cr_expect_eq(json_array_size(keys), 1);
+    cr_expect_null(json_object_get(json_array_get(keys, 0), "home"));
+}
+
+Test(registry, what_a_tenant_may_register_is_bounded)
+{
+    run("add-client", "{'name':'alice','key':'%s'}", KEY(ED25519));
+    int done = 0;
+    while (run_self("default", "allow", "{'name':'alice','rule':'r%d'}", done) == REASON_none)
+        done++;
+    cr_expect_eq(last.failure.reason, REASON_too_many_registered);
+    cr_expect_eq(done, LIMIT_RULES - 1, "'*' is there already");
+    expect_done("allowed", run("allow", "{'name':'alice','rule':'more'}"));
+    expect_done("disallowed", run_self("default", "disallow", "{'name':'alice','rule':'r1'}"));
 }

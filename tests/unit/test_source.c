@@ -124,3 +124,21 @@ Test(source, what_is_no_network)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_expect_eq(network_parse(bad[i], &network), -1, "%s", bad[i]);
 }
+
+Test(source, addresses_as_people_write_them)
+{
+    static const char *const rows[][2] = { { "192.0.2.1", "192.0.2.1" },
+                                           { "::ffff:192.0.2.1", "192.0.2.1" },
+                                           { "2001:db8:1:2:3::4", "2001:db8:1:2:3::4" },
+                                           { "64:ff9b::192.0.2.1", "64:ff9b::c000:201" } };
+    char text[SOURCE_TEXT_SIZE];
+    uint16_t port;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        source_address(address(rows[i][0]), text, &port);
+        cr_expect_str_eq(text, rows[i][1]);
+    }
+    struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(2222) };
+    source_address((const struct sockaddr *)&v4, text, &port);
+    cr_expect_str_eq(text, "0.0.0.0");
+    cr_expect_eq(port, 2222);
+}

@@ -292,7 +292,8 @@ Test(store, columns_have_types)
     struct store *store = fresh();
     store_run(store, SQL_add_principal, "itti", INT64_C(1), "device", "raspi", INT64_C(0));
     int64_t id = store_last_id(store);
-    store_run(store, SQL_add_key, "iitttt", INT64_C(1), id, "ssh-ed25519", "AAAA", "SHA256:x", "c");
+    store_run(store, SQL_add_key, "iitttti", INT64_C(1), id, "ssh-ed25519", "AAAA", "SHA256:x", "c",
+              INT64_C(1));
     store_run(store, SQL_add_rule, "it", id, "web");
     json_t *rows = store_rows(store, SQL_list_principals, "itt", INT64_C(1), "device", (const char *)NULL);
     json_t *row = json_array_get(rows, 0);

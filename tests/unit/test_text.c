@@ -144,3 +144,219 @@ Test(text, a_long_table)
     free(text);
     json_decref(rows);
 }
+
+/* ---- On a screen ---- */
+
+#define ENDPOINTS                                                                                            \
+    "[{\"endpoint\":\"raspi:22\",\"device\":\"raspi\",\"note\":\"the one in the cellar, behind the "         \
+    "boiler\"},"                                                                                             \
+    "{\"endpoint\":\"web.raspi:80\",\"device\":\"raspi\",\"note\":\"\"}]"
+
+static void expect_in(unsigned width, const char *json, const char *expected)
+{
+    json_t *value = json_loads(json, JSON_DECODE_ANY, NULL);
+    cr_assert_not_null(value, "%s", json);
+    char *text = text_render_in(value, width);
+    cr_expect_str_eq(text, expected, "%s in %u columns gives:\n%s", json, width, text);
+    free(text);
+    json_decref(value);
+}
+
+Test(text, the_last_column_is_wrapped)
+{
+    expect_in(80, ENDPOINTS,
+              "ENDPOINT      DEVICE  NOTE\n"
+              "raspi:22      raspi   the one in the cellar, behind the boiler\n"
+              "web.raspi:80  raspi   \n");
+    expect_in(46, ENDPOINTS,
+              "ENDPOINT      DEVICE  NOTE\n"
+              "raspi:22      raspi   the one in the cellar,\n"
+              "                      behind the boiler\n"
+              "web.raspi:80  raspi   \n");
+}
+
+Test(text, a_narrow_screen_gets_blocks_of_lines)
+{
+    expect_in(40, ENDPOINTS,
+              "endpoint: raspi:22\n"
+              "device:   raspi\n"
+              "note:     the one in the cellar, behind\n"
+              "          the boiler\n"
+              "\n"
+              "endpoint: web.raspi:80\n"
+              "device:   raspi\n"
+              "note:     \n");
+    expect_in(20, "{\"fingerprint\":\"SHA256:0123456789012345678901234567890123456789012\"}",
+              "fingerprint:\n"
+              "  SHA256:01234567890\n"
+              "  123456789012345678\n"
+              "  90123456789012\n");
+}
+
+Test(text, what_fits_exactly_is_not_wrapped)
+{
+    expect_in(21, "\"aaaaaaaaaa bbbbbbbbbb\"", "aaaaaaaaaa bbbbbbbbbb\n");
+    expect_in(20, "\"aaaaaaaaaa bbbbbbbbbb\"", "aaaaaaaaaa\nbbbbbbbbbb\n");
+    expect_in(20, "\"aaaaaaaaaaaaaaaaaaaa b\"", "aaaaaaaaaaaaaaaaaaaa\nb\n");
+    expect_in(30, "[{\"a\":\"x\",\"b\":\"0123456789 0123456789 0123456\"}]",
+              "A  B\nx  0123456789 0123456789\n   0123456\n");
+}
+
+/* What the text says when blanks and line ends are left out. */
+static char *squeezed(char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from != '\0'; from++)
+        if (*from != ' ' && *from != '\n')
+            *to++ = *from;
+    *to = '\0';
+    return text;
+}
+
+static size_t longest_line(const char *text)
+{
+    size_t longest = 0;
+    for (; *text != '\0'; text += strcspn(text, "\n") + 1)
+        longest = strcspn(text, "\n") > longest ? strcspn(text, "\n") : longest;
+    return longest;
+}
+
+/* Whatever the width: no line is longer, and nothing is lost but blanks. */
+Test(text, every_width_shows_everything)
+{
+    static const char *const hostile = "a\x1b[2Jb \xf0\x9f\x98\x80\xe2\x80\xae wide \xe4\xb8\xad\xe6\x96\x87 "
+                                       "averyveryverylongwordthatfitsnowhereatallinanarrowplace";
+    for (unsigned width = 0; width < 210; width++) {
+        json_t *object = json_pack("{s:s, s:s, s:[{s:s, s:i}]}", "name", hostile, "fingerprint", hostile,
+                                   "keys", "type", hostile, "n", 7);
+        char *text = text_render_in(object, width);
+        unsigned screen = width < 20 ? 20 : width;
+        cr_assert(width == 0 || longest_line(text) <= screen, "%u columns:\n%s", width, text);
+        cr_expect_null(strchr(text, '\x1b'));
+        /* The names are in upper case above a table, in lower case in a block. */
+        for (char *p = text; *p != '\0'; p++)
+            *p = *p >= 'A' && *p <= 'Z' ? (char)(*p + 32) : *p;
+        char *words = squeezed(text);
+        unsigned found = 0;
+        for (const char *p = words; (p = strstr(p, "a?[2jb")) != NULL; p++)
+            found++;
+        cr_expect_eq(found, 3);
+        cr_expect_not_null(
+            strstr(words, "wide??????averyveryverylongwordthatfitsnowhereatallinanarrowplace"));
+        free(text);
+        json_decref(object);
+    }
+}
+
+Test(text, what_is_no_table_has_no_width_either)
+{
+    expect_in(20, "[]", "none\n");
+    expect_in(20, "[{}]", "\n\n");
+    expect_in(20, "{}", "");
+}
+
+Test(text, lines_with_a_head)
+{
+    static const struct {
+        const char *head, *text;
+        unsigned width;
+        const char *expected;
+    } rows[] = {
+        { "12:00:00Z  ", "+ raspi:22 online", 80, "12:00:00Z  + raspi:22 online\n" },
+        { "12:00:00Z  ", "+ raspi:22 online", 0, "12:00:00Z  + raspi:22 online\n" },
+        { "12:00:00Z  ", "+ raspi:22 online", 27, "12:00:00Z  + raspi:22\n           online\n" },
+        { "12:00:00Z  ", "+ raspi:22 online", 20, "12:00:00Z  \n  + raspi:22 online\n" },
+        { "", "a b", 80, "a b\n" },
+        { "", "", 80, "\n" },
+        { "", "a\x1b[2J\n", 80, "a?[2J?\n" },
+        { "", "\xff\xc3 \x80", 80, "?? ?\n" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char *line = text_line(rows[i].head, rows[i].text, rows[i].width);
+        cr_expect_str_eq(line, rows[i].expected);
+        free(line);
+    }
+}
+
+/* ---- Cut ---- */
+
+static void expect_cut(unsigned width, const char *json, const char *expected)
+{
+    json_t *value = json_loads(json, JSON_DECODE_ANY, NULL);
+    char *text = text_render_cut(value, width);
+    cr_assert_not_null(text);
+    cr_expect_str_eq(text, expected, "%s in %u columns gives:\n%s", json, width, text);
+    free(text);
+    json_decref(value);
+}
+
+#define ROWS                                                                                                 \
+    "[{\"id\":1,\"client\":\"a-name-of-18-bytes\",\"address\":\"192.0.2.1\",\"bytes\":123456789},"           \
+    "{\"id\":22,\"client\":\"b\",\"address\":null,\"bytes\":0}]"
+
+Test(text, a_table_that_fits_is_not_cut)
+{
+    const char *whole = "ID  CLIENT              ADDRESS    BYTES    \n"
+                        "1   a-name-of-18-bytes  192.0.2.1  123456789\n"
+                        "22  b                   -          0        \n";
+    expect_cut(44, ROWS, whole);
+    expect_cut(200, ROWS, whole);
+}
+
+Test(text, the_longest_texts_are_cut_first)
+{
+    expect_cut(40, ROWS,
+               "ID  CLIENT          ADDRESS    BYTES    \n"
+               "1   a-name-of-18-…  192.0.2.1  123456789\n"
+               "22  b               -          0        \n");
+    expect_cut(33, ROWS,
+               "ID  CLIENT    ADDRESS   BYTES    \n"
+               "1   a-name-…  192.0.2…  123456789\n"
+               "22  b         -         0        \n");
+}
+
+/* A number is shown whole or not at all. */
+Test(text, then_the_last_columns_are_left_out)
+{
+    expect_cut(32, ROWS,
+               "ID  CLIENT    ADDRESS  …\n"
+               "1   a-name-…  192.0.2… …\n"
+               "22  b         -        …\n");
+    expect_cut(20, ROWS,
+               "ID  CLIENT   …\n"
+               "1   a-name-… …\n"
+               "22  b        …\n");
+}
+
+/* An ellipsis is three bytes and one column. */
+static size_t columns_of(const char *line)
+{
+    size_t n = 0;
+    for (; *line != '\n'; line++)
+        n += (*line & 0xC0) != 0x80;
+    return n;
+}
+
+Test(text, no_width_is_passed_and_no_row_broken)
+{
+    json_t *rows = json_loads(ROWS, 0, NULL);
+    for (unsigned width = 20; width < 60; width++) {
+        char *text = text_render_cut(rows, width);
+        unsigned lines = 0;
+        for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1, lines++)
+            cr_expect_leq(columns_of(line), width, "%u columns:\n%s", width, text);
+        cr_expect_eq(lines, 3);
+        free(text);
+    }
+    json_decref(rows);
+}
+
+Test(text, without_a_width_nothing_is_cut)
+{
+    json_t *rows = json_loads(ROWS, 0, NULL);
+    char *text = text_render_cut(rows, 0), *whole = text_render(rows);
+    cr_expect_str_eq(text, whole);
+    free(whole);
+    free(text);
+    json_decref(rows);
+}

@@ -1,9 +1,11 @@
 #include "schema/usage.h"
 
+#include "schema/quote.h"
 #include "support.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const lines[] = {
@@ -94,6 +96,25 @@ Test(usage, each_kind_of_word)
     expect_arg(&usage.arg[2], "pattern", false, false, false);
     usage_parse("", &usage);
     cr_expect_eq(usage.n, 0);
+}
+
+Test(usage, flags)
+{
+    struct usage usage;
+    usage_parse("[--name NAME] [--admin] KEY", &usage);
+    cr_assert_eq(usage.n, 3);
+    expect_arg(&usage.arg[1], "admin", true, false, false);
+    cr_expect(usage.arg[1].flag);
+    cr_expect_not(usage.arg[0].flag || usage.arg[2].flag);
+    expect_args("[--admin] NAME", WORDS("--admin", "alice"), "{\"admin\":true,\"name\":\"alice\"}");
+    expect_args("[--admin] NAME", WORDS("alice", "--admin"), "{\"admin\":true,\"name\":\"alice\"}");
+    expect_args("[--admin] NAME", WORDS("alice"), "{\"name\":\"alice\"}");
+    expect_refused("[--admin] NAME", WORDS("--admin"), "name is missing");
+    expect_refused("[--admin] NAME", WORDS("--admin", "alice", "yes"), "\"yes\"");
+    cr_expect_eq(check("[--admin]", "{\"admin\":false}"), 0);
+    cr_expect_eq(check("[--admin]", "{\"admin\":\"true\"}"), -1);
+    cr_expect_eq(check("[--admin]", "{\"admin\":null}"), -1);
+    cr_expect_eq(check("[--admin]", "{\"admin\":[true]}"), -1);
 }
 
 /* ---- Words ---- */
@@ -239,23 +260,136 @@ Test(usage, check_bounds)
     }
 }
 
+/* ---- Groups ---- */
+
+#define GROUP "NAME ( KEY... | --pending FINGERPRINT | --batch FILE... ) [--all]"
+
+Test(usage, a_line_with_a_group)
+{
+    struct usage usage;
+    usage_parse(GROUP, &usage);
+    cr_assert_eq(usage.n, 5);
+    expect_arg(&usage.arg[0], "name", false, true, false);
+    expect_arg(&usage.arg[1], "key", false, false, true);
+    expect_arg(&usage.arg[2], "pending", true, false, false);
+    expect_arg(&usage.arg[3], "batch", true, false, true);
+    expect_arg(&usage.arg[4], "all", true, false, false);
+    for (size_t i = 0; i < usage.n; i++)
+        cr_expect_eq(usage.arg[i].group, i >= 1 && i <= 3 ? 1u : 0u, "%zu", i);
+}
+
+Test(usage, two_groups)
+{
+    struct usage usage;
+    usage_parse("( A | B ) ( --c X | --d X )", &usage);
+    for (size_t i = 0; i < 4; i++)
+        cr_expect_eq(usage.arg[i].group, i / 2 + 1, "%zu", i);
+}
+
+Test(usage, exactly_one_of_a_group)
+{
+    expect_args(GROUP, WORDS("n", "a", "b"), "{\"name\":\"n\",\"key\":\"a b\"}");
+    expect_args(GROUP, WORDS("--pending", "f", "n"), "{\"name\":\"n\",\"pending\":\"f\"}");
+    expect_args(GROUP, WORDS("n", "--batch", "f", "--batch", "g", "--all"),
+                "{\"name\":\"n\",\"batch\":[\"f\",\"g\"],\"all\":true}");
+    expect_refused(GROUP, WORDS("n"), "key, --pending or --batch is missing");
+    expect_refused(GROUP, WORDS("n", "k", "--pending", "f"),
+                   "only one of key, --pending and --batch can be given");
+    expect_refused(GROUP, WORDS("n", "--batch", "b", "--pending", "f"), "only one of");
+    cr_expect_eq(check(GROUP, "{\"name\":\"n\"}"), -1);
+    cr_expect_eq(check(GROUP, "{\"name\":\"n\",\"key\":\"k\",\"batch\":[]}"), -1);
+    cr_expect_eq(check(GROUP, "{\"name\":\"n\",\"batch\":[]}"), 0);
+}
+
 /* ---- Every command there is ---- */
 
-/* Arguments with all that the usage knows, given by words. */
-static json_t *all_of(const struct usage *usage)
+/* Is it the one of its group that this choice, a number, means? What is in no group always is. */
+static bool is_chosen(const struct usage *usage, size_t i, size_t choice)
+{
+    unsigned group = usage->arg[i].group;
+    size_t before = 0, all = 0;
+    for (size_t j = 0; j < usage->n; j++) {
+        before += j < i && usage->arg[j].group == group;
+        all += usage->arg[j].group == group;
+    }
+    return group == 0 || before == choice % all;
+}
+
+/* Arguments with all that the usage knows, of each group the chosen one, given by words. */
+static json_t *all_of(const struct usage *usage, size_t choice)
 {
     static char options[USAGE_MAX][32];
     char *words[3 * USAGE_MAX];
     char value[] = "v";
     int n = 0;
     for (size_t i = 0; i < usage->n; i++) {
+        if (!is_chosen(usage, i, choice))
+            continue;
         if (usage->arg[i].option) {
             snprintf(options[i], sizeof(options[i]), "--%s", usage->arg[i].name);
             words[n++] = options[i];
         }
-        words[n++] = value;
+        if (!usage->arg[i].flag)
+            words[n++] = value;
     }
     return usage_from_words(usage, n, words, error, sizeof(error));
+}
+
+/* As a line of text and back they are the same. */
+static void expect_line(const struct usage *usage, const json_t *args)
+{
+    int n;
+    const char *why;
+    char *line = usage_to_line(usage, "add x", args);
+    char **words = quote_split(line, &n, &why);
+    cr_assert_not_null(words, "%s", why);
+    cr_expect_str_eq(words[0], "add");
+    json_t *back = usage_from_words(usage, n - 2, words + 2, error, sizeof(error));
+    cr_assert_not_null(back, "%s", error);
+    cr_expect(json_equal(args, back), "%s", line);
+    json_decref(back);
+    free(words);
+    free(line);
+}
+
+Test(usage, a_line_and_back)
+{
+    static const char *const rows[] = {
+        "{\"key\":\"ssh-ed25519 AAAA it's \\\"mine\\\" \\\\ here\"}",
+        "{\"key\":\"\"}",
+        "{\"key\":\"k\",\"name\":\"\",\"allow\":[\"\",\"a b\",\"*.raspi:80,90-91\"]}",
+        "{\"key\":\"k\",\"name\":\"--name\",\"expires\":\"'\"}",
+        "{\"key\":\"\\t\\n$HOME `x` ~ # ; & | < > ( ) ! \\u00e9\",\"name\":\"''''\"}",
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct usage usage;
+        json_t *args = json_loads(rows[i], 0, NULL);
+        cr_assert_not_null(args, "%s", rows[i]);
+        usage_parse(ADD, &usage);
+        cr_assert_eq(usage_check(&usage, args, error, sizeof(error)), 0, "%s", rows[i]);
+        expect_line(&usage, args);
+        json_decref(args);
+    }
+}
+
+static void check_every_argument(const struct usage *usage, const char *line, json_t *args, size_t choice)
+{
+    for (size_t j = 0; j < usage->n; j++) {
+        const struct usage_arg *arg = &usage->arg[j];
+        bool chosen = is_chosen(usage, j, choice), needed = arg->required || arg->group != 0;
+        json_t *without = json_copy(args);
+        json_object_del(without, arg->name);
+        cr_expect_eq(usage_check(usage, without, error, sizeof(error)), needed && chosen ? -1 : 0,
+                     "%s without %s", line, arg->name);
+        json_object_set_new(without, arg->name, json_integer(1));
+        cr_expect_eq(usage_check(usage, without, error, sizeof(error)), -1);
+        json_decref(without);
+        for (size_t k = j + 1; k < usage->n; k++) {
+            cr_expect_str_neq(arg->name, usage->arg[k].name, "%s", line);
+            cr_expect(!arg->repeated || arg->option || usage->arg[k].option,
+                      "%s: nothing can follow the rest of the words", line);
+        }
+    }
 }
 
 Test(usage, every_command)
@@ -263,25 +397,15 @@ Test(usage, every_command)
     for (size_t i = 0; i < NLINES; i++) {
         struct usage usage;
         usage_parse(lines[i], &usage);
-        json_t *args = all_of(&usage);
-        cr_assert_not_null(args, "%s: %s", lines[i], error);
-        cr_expect_eq(json_object_size(args), usage.n, "%s", lines[i]);
-        cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), 0, "%s: %s", lines[i], error);
-        for (size_t j = 0; j < usage.n; j++) {
-            json_t *without = json_copy(args);
-            json_object_del(without, usage.arg[j].name);
-            cr_expect_eq(usage_check(&usage, without, error, sizeof(error)), usage.arg[j].required ? -1 : 0,
-                         "%s without %s", lines[i], usage.arg[j].name);
-            json_object_set_new(without, usage.arg[j].name, json_integer(1));
-            cr_expect_eq(usage_check(&usage, without, error, sizeof(error)), -1);
-            json_decref(without);
-            for (size_t k = j + 1; k < usage.n; k++)
-                cr_expect_str_neq(usage.arg[j].name, usage.arg[k].name, "%s", lines[i]);
-            cr_expect_not(j + 1 < usage.n && usage.arg[j].repeated && !usage.arg[j].option,
-                          "%s: nothing can follow the rest of the words", lines[i]);
+        for (size_t choice = 0; choice < 3; choice++) {
+            json_t *args = all_of(&usage, choice);
+            cr_assert_not_null(args, "%s: %s", lines[i], error);
+            cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), 0, "%s: %s", lines[i], error);
+            check_every_argument(&usage, lines[i], args, choice);
+            expect_line(&usage, args);
+            json_object_set_new(args, "unknown", json_string("v"));
+            cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), -1, "%s", lines[i]);
+            json_decref(args);
         }
-        json_object_set_new(args, "unknown", json_string("v"));
-        cr_expect_eq(usage_check(&usage, args, error, sizeof(error)), -1, "%s", lines[i]);
-        json_decref(args);
     }
 }

@@ -213,7 +213,7 @@ Test(wire, a_request_line_is_read_as_it_was_written)
 {
     struct wire_request request;
     json_t *args = json_pack("{s:s, s:[s]}", "name", "line\nbreak \"quoted\" \xc3\xa9\x7f\x01", "allow", "*");
-    char *line = wire_request_line(INT64_MAX, "add-device", "acme", args);
+    char *line = wire_request_line(INT64_MAX, "add-device", "acme", args, false);
     cr_assert_not_null(line);
     cr_expect_eq(strcspn(line, "\n"), strlen(line) - 1);
     cr_assert_eq(parse(line, strlen(line) - 1, &request), 0);
