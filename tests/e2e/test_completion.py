@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from procs import SLOW, until
 from relay import RELAYCTL, TOP
+from test_enrol import ask, wait_pending
 
 COMPLETION = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(RELAYCTL))), "completion", "relayctl")
 OWN = {"--control-socket", "--tenant", "--json", "--via", "--ssh"}
@@ -141,11 +142,19 @@ def test_fingerprints(relay, raspi, alice, offered):
     assert offered("remove-key nobody ") == set()
 
 
+def test_keys_that_wait(relay, offered):
+    who = relay.stranger(user="enrol")
+    ask(who)
+    wait_pending(relay, who)
+    assert offered("remove-pending ") == offered("add-client --name x --pending ") == {who.fingerprint}
+
+
 def test_files(folder, offered):
     for name in ("alice.pub", "a b.pub"):
         open(os.path.join(folder, name), "w").close()
     assert offered("add-client al") == {"alice.pub"}
     assert {"alice.pub", "a b.pub"} <= offered("add-key alice ")
+    assert {"alice.pub", "a b.pub"} <= offered("add-device --batch ")
     assert offered("--control-socket al") == {"alice.pub"}
 
 
