@@ -73,7 +73,7 @@ build() {
 }
 
 sanitizer_options() {
-	export RELAYD_TEST_SLOW=${RELAYD_TEST_SLOW:-4}
+	export RELAYD_TEST_SLOW=${RELAYD_TEST_SLOW:-4} RELAYD_TEST_JOBS=${RELAYD_TEST_JOBS:-6} # they wait most of the time
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=1
 	export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 	export TSAN_OPTIONS=halt_on_error=0:second_deadlock_stack=1:suppressions=$build/suppressions
@@ -146,7 +146,7 @@ e2e() {
 	[ $# -gt 0 ] || set -- tests/e2e
 	rm -f "$report"
 	RELAYD=$build/relayd/relayd RELAYCTL=$build/relayctl/relayctl PYTHONDONTWRITEBYTECODE=1 \
-		timeout -k 10 $((1500 + ${RELAYD_TEST_SOAK:-0})) /usr/bin/python3 -m pytest -p no:cacheprovider -n "${RELAYD_TEST_JOBS:-3}" -q --no-header \
+		timeout -k 10 $((1500 + ${RELAYD_TEST_SOAK:-0})) /usr/bin/python3 -m pytest -p no:cacheprovider -n "${RELAYD_TEST_JOBS:-4}" -q --no-header \
 		--tb=short -r N --junitxml="$report" "$@" 2>&1 |
 		sed -u -e '/^bringing up nodes/d' -e '/^-* generated xml file/d' | cut -b 1-200 || status=${PIPESTATUS[0]}
 	if ! numbers=$(read_report "$report"); then

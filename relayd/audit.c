@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUCKETS 16384u
+#define BUCKETS 4096u
 #define TEXT_SIZE 513 /* of one text, escaped */
 #define KEY_MAX (sizeof(struct head) + TEXTS * TEXT_SIZE)
 
@@ -32,29 +32,45 @@ struct key {
     char bytes[KEY_MAX] __attribute__((aligned(8)));
 };
 
-/* What one principal has of the rows that wait; 0: the whole tenant. */
+/* How many rows a tenant has in a batch, or a principal has made in a second. */
 struct share {
     struct share *chain;
-    int64_t tenant_id, principal_id;
+    int64_t tenant_id, principal_id; /* 0: the whole tenant */
     unsigned used;
     uint64_t lost;
     char tenant[64];
+};
+
+struct shares {
+    struct share *bucket[BUCKETS];
 };
 
 struct batch {
     unsigned used;
     struct audit_row *first, *last; /* in the order in which they came */
     struct audit_row *rows[BUCKETS];
-    struct share *shares[BUCKETS];
+    struct shares tenants;
 };
 
-/* audit_take() swaps the batches and empties one while the other fills. */
+/* audit_take() swaps the batches and empties one while the other fills. Seconds change by themselves: who
+ * takes often does not give anybody more room in one. */
 static struct batch batches[2];
+static struct shares seconds[2];
 static struct pending {
-    pthread_mutex_t lock; /* guards `filling` and all of that batch; nothing is locked inside it */
+    pthread_mutex_t
+        lock; /* guards all below, what it points to, and nothing else; nothing is locked inside it */
     struct batch *filling;
+    struct shares *principals; /* in this second */
+    struct shares *spare;      /* for the next one; NULL: it must be emptied before */
+    int64_t second;
     int fd;
-} pending = { .lock = PTHREAD_MUTEX_INITIALIZER, .filling = &batches[0], .fd = -1 };
+} pending = {
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .filling = &batches[0],
+    .principals = &seconds[0],
+    .spare = &seconds[1],
+    .fd = -1,
+};
 
 /* ---- Keys ---- */
 
@@ -117,10 +133,10 @@ static void make_key(struct key *key, const struct audit_event *event, int64_t t
 /* ---- Shares ---- */
 
 /* Made if there is none; NULL: out of memory. */
-static struct share *share_of(struct batch *batch, const struct audit_event *event, int64_t principal_id)
+static struct share *share_of(struct shares *shares, const struct audit_event *event, int64_t principal_id)
 {
     int64_t ids[2] = { event->tenant_id, principal_id };
-    struct share **bucket = &batch->shares[hash((const char *)ids, sizeof(ids)) % BUCKETS];
+    struct share **bucket = &shares->bucket[hash((const char *)ids, sizeof(ids)) % BUCKETS];
     struct share *share;
     for (share = *bucket; share != NULL; share = share->chain)
         if (share->tenant_id == event->tenant_id && share->principal_id == principal_id)
@@ -134,6 +150,28 @@ static struct share *share_of(struct batch *batch, const struct audit_event *eve
     share->chain = *bucket;
     *bucket = share;
     return share;
+}
+
+static void free_shares(struct shares *shares)
+{
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        struct share *share = shares->bucket[i], *next;
+        for (; share != NULL; share = next) {
+            next = share->chain;
+            free(share);
+        }
+        shares->bucket[i] = NULL;
+    }
+}
+
+/* While the keeper has not emptied the spare one, the last second goes on: that only tells less apart. */
+static void begin_second(int64_t now)
+{
+    if (now == pending.second || pending.spare == NULL)
+        return;
+    pending.second = now;
+    pending.principals = pending.spare;
+    pending.spare = NULL;
 }
 
 /* What the relay's administrators and relayd do is told whole, and may take the rest of the room. */
@@ -203,22 +241,21 @@ static struct audit_row *add(struct batch *batch, struct share *tenant, const st
 static struct audit_row *make(struct batch *batch, struct key *key, const struct audit_event *event,
                               int64_t time)
 {
-    struct share *tenant = share_of(batch, event, 0);
-    struct share *one = event->principal_id != 0 ? share_of(batch, event, event->principal_id) : tenant;
+    begin_second(time);
+    struct share *tenant = share_of(&batch->tenants, event, 0);
+    struct share *one = share_of(pending.principals, event, event->principal_id);
     if (tenant == NULL || one == NULL) {
         metrics_add(METRIC_events_dropped, 1);
         return NULL;
     }
-    if ((event->principal_id != 0 || event->tenant_id == AUDIT_STRANGERS) && !is_trusted(event) &&
-        one->used >= LIMIT_EVENTS_OF_ONE) {
+    if (!is_trusted(event) && one->used >= LIMIT_EVENTS_OF_ONE) {
         make_key(key, event, time, true);
         struct audit_row *row = find(batch, key);
         if (row != NULL)
             return row;
     }
     struct audit_row *row = add(batch, tenant, key, event, time);
-    if (row != NULL && one != tenant)
-        one->used++;
+    one->used += row != NULL;
     return row;
 }
 
@@ -266,17 +303,27 @@ static void add_lost(struct batch *batch, const struct share *share)
     append(batch, row);
 }
 
-static void end_shares(struct batch *batch)
+static void add_all_lost(struct batch *batch)
 {
-    for (unsigned i = 0; i < BUCKETS; i++) {
-        struct share *share = batch->shares[i], *next;
-        for (; share != NULL; share = next) {
-            next = share->chain;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (const struct share *share = batch->tenants.bucket[i]; share != NULL; share = share->chain)
             if (share->lost > 0)
                 add_lost(batch, share);
-            free(share);
-        }
-    }
+}
+
+/* Of the last second. */
+static void empty_spare(void)
+{
+    pthread_mutex_lock(&pending.lock);
+    struct shares *old = pending.principals == &seconds[0] ? &seconds[1] : &seconds[0];
+    bool is_empty = pending.spare != NULL;
+    pthread_mutex_unlock(&pending.lock);
+    if (is_empty)
+        return;
+    free_shares(old);
+    pthread_mutex_lock(&pending.lock);
+    pending.spare = old;
+    pthread_mutex_unlock(&pending.lock);
 }
 
 struct audit_row *audit_take(void)
@@ -288,7 +335,9 @@ struct audit_row *audit_take(void)
     if (pending.fd >= 0 && read(pending.fd, &ignored, sizeof(ignored)) < 0)
         ignored = 0; /* nothing had come */
     pthread_mutex_unlock(&pending.lock);
-    end_shares(batch);
+    empty_spare();
+    add_all_lost(batch);
+    free_shares(&batch->tenants);
     struct audit_row *rows = batch->first;
     memset(batch, 0, sizeof(*batch));
     return rows;
@@ -320,6 +369,7 @@ void audit_stop(void)
         next = row->next;
         free(row);
     }
+    free_shares(pending.principals);
     if (pending.fd >= 0)
         close(pending.fd);
     pending.fd = -1;

@@ -13,7 +13,7 @@
  *
  * Who floods it loses his own events. Of the room for rows that wait no tenant takes more than it leaves, nor
  * do all that have not logged in; how many were lost is recorded in their place. One device or client, and
- * all that have not logged in, have LIMIT_EVENTS_OF_ONE rows of their own in a second or so: then what they
+ * all that have not logged in, have LIMIT_EVENTS_OF_ONE rows of their own in a second: then what they
  * do is still counted by kind and reason, without object, peer and address. None of that holds for what
  * the relay's administrators and relayd itself do. */
 

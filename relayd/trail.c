@@ -187,13 +187,14 @@ static int step(struct store *store, int (*work)(struct store *store))
     return -1;
 }
 
+/* How many events those were. */
 static unsigned free_rows(unsigned most)
 {
     unsigned events = 0;
     while (trail.rows != NULL && most-- > 0) {
         struct audit_row *row = trail.rows;
         trail.rows = row->next;
-        events += (unsigned)row->count;
+        events += row->event.kind != EVENT_events_dropped ? (unsigned)row->count : 0;
         free(row);
     }
     return events;
@@ -251,12 +252,14 @@ bool trail_waits(void)
     return trail.write_at != 0;
 }
 
+/* What was taken before, then what waits now; not what comes meanwhile, or there might be no end. */
 void trail_flush(struct store *store)
 {
-    do {
-        if (write_some(store) != 0)
-            return;
-    } while (trail.rows != NULL || audit_waiting() > 0);
+    for (unsigned takes = 0; takes < 2; takes++)
+        do {
+            if (write_some(store) != 0)
+                return;
+        } while (trail.rows != NULL);
 }
 
 void trail_end(struct store *store)
@@ -265,6 +268,7 @@ void trail_end(struct store *store)
     unsigned lost = free_rows(UINT_MAX);
     trail.rows = audit_take();
     lost += free_rows(UINT_MAX);
+    metrics_add(METRIC_events_dropped, lost);
     if (lost > 0)
         log_error("lost the last %u events: the audit trail cannot be written", lost);
     forget_counts();

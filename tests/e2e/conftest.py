@@ -19,6 +19,10 @@ from procs import Procs  # noqa: E402
 from sshd import Sshd  # noqa: E402
 
 
+# The benchmarks judge nothing, and what they run beside relayd is not for the sanitizers.
+collect_ignore = ["test_bench.py"] if relaylib.sanitized() else []
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: no other test runs meanwhile, because it measures what relayd promises")
 
@@ -135,6 +139,19 @@ def make_sshd(procs, folder, net):
 def pytest_collection_modifyitems(items):
     """First those that run alone, so that they need not wait; then the longest, for which the others would wait."""
     items.sort(key=lambda item: (item.get_closest_marker("alone") is None, "test_soak" not in item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hands tests out in that order, as many at a time as a worker needs. By default one worker would get all those that run
+    alone, and the longest behind them, while the others run what these have to wait for."""
+    from xdist.scheduler import LoadScheduling
+
+    class InOrder(LoadScheduling):
+        def _send_tests(self, node, num):
+            super()._send_tests(node, max(0, min(num, 2 - len(self.node2pending[node]))))
+
+    return InOrder(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -98,10 +98,10 @@ class Relay:
     def start(self):
         since = self.mark()
         self.spawn()
-        self.wait_log(r" ready$", since, 15)
+        self.wait_log(r'[ "]ready("})?$', since, 15)
         self.ports = {}
         for line in self.lines[since:]:
-            if m := re.search(r"listening on (\S+):(\d+)$", line):
+            if m := re.search(r'listening on (\S+):(\d+)("})?$', line):
                 self.ports[m[1]] = int(m[2])
         self.port = self.ports["127.0.0.1"]
         hostkey = re.search(r"ssh-ed25519 [A-Za-z0-9+/=]+", self.ctl("host-key", json=False))[0]

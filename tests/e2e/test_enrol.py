@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -202,6 +203,24 @@ def test_a_key_that_is_not_proven_is_not_kept(relay, keys):
     ask_raw(relay)
     until(lambda: pending(relay), what="the other key")
     assert [row["type"] for row in pending(relay)] == ["ecdsa-sha2-nistp256"]
+
+
+def test_a_key_that_is_only_offered_is_not_kept(relay, folder):
+    """As ssh does that has the public half alone: it learns that the key would do, and gets no further."""
+    raspi, public = relay.stranger(user="enrol"), os.path.join(folder, "half")
+    shutil.copy(raspi.pub, public + ".pub")
+    raspi.write_config(first=f"Host relay\nIdentityFile {public}\n")
+    with open(raspi.config) as f:
+        config = f.read().replace(f"  IdentityFile {raspi.key}\n", "")
+    with open(raspi.config, "w") as f:
+        f.write(config)
+    done = raspi.run("-v", "-N")
+    assert done.returncode == 255 and "Server accepts key: " in done.stderr, done.stderr
+    assert "not registered" not in done.stderr
+    other = relay.stranger(user="enrol")
+    ask(other)
+    wait_pending(relay, other)
+    assert len(pending(relay)) == 1
 
 
 @pytest.mark.parametrize("registered", [False, True], ids=["unknown", "at home elsewhere"])

@@ -138,6 +138,30 @@ def test_relayds_own_start_and_stop(relay):
     assert events(relay, tenant="default") == []
 
 
+def test_status_counts_all_of_it_for_monitors(relay, net):
+    raspi, alice = relay.add_device("raspi"), relay.add_client("alice")
+    raspi.publish(f"80:localhost:{net.http(b'x' * 1000).port}", expect="raspi:80")
+    for _ in range(2):
+        assert alice.through_W("raspi:80").finish(b"GET / HTTP/1.0\r\n\r\n")[0] == 0
+    alice.through_W("raspi:81").finish(b"")
+    assert relay.stranger().run(command=["whoami"]).returncode == 255
+
+    def counts():
+        return {(row["event"], row["reason"]): row["count"] for row in relay.ctl("status")["events"]}
+    until(lambda: counts().get(("logout", "ok")) == 3, what="the logouts")
+    status, have = relay.ctl("status"), counts()
+    assert {key: have.get(key) for key in (("login", "ok"), ("login", "unknown_key"), ("publish", "ok"), ("connect", "ok"),
+                                           ("connect", "not_reachable"), ("bridge_closed", "ok"), ("command", "ok"))} == {
+        ("login", "ok"): 4, ("login", "unknown_key"): 1, ("publish", "ok"): 1, ("connect", "ok"): 2,
+        ("connect", "not_reachable"): 1, ("bridge_closed", "ok"): 2, ("command", "ok"): 2}
+    counters = status["counters"]
+    assert counters["bytes_up"] == 2 * 18 and counters["bytes_down"] > 2000
+    assert counters["events_dropped"] == counters["store_errors"] == 0
+    assert set(status["queues"]) == {"keeper", "events", "log_bytes", "workers"}
+    until(lambda: relay.ctl("status")["counters"]["events_written"] >= sum(counts().values()), what="all is written")
+    assert re.search(r"^  login +unknown_key +1$", relay.ctl("status", json=False), re.M)
+
+
 # ---- two hosts with one key
 
 
@@ -189,8 +213,9 @@ def test_a_flood_becomes_few_rows_and_all_of_it_is_counted(relay, attach):  # no
     mallet = attach(relay.add_client("mallet"))
     flood(mallet, 1, 3000)
     flood(mallet, 3000)
-    until(lambda: counted(relay, event="connect", principal="mallet", reason="not_reachable") == 6000, 30,
-          lambda: f"6000; have {counted(relay, event='connect')}")
+    until(lambda: {"event": "connect", "reason": "not_reachable", "count": 6000} in relay.ctl("status")["events"], 30,
+          lambda: f"6000; have {relay.ctl('status')['events']}")
+    assert counted(relay, event="connect", principal="mallet", reason="not_reachable") == 6000
     began, *_, ended = [row["time"] for row in events(relay, event="connect")]
     seconds = int(ended[-3:-1]) - int(began[-3:-1]) + (60 if ended[-6:-4] != began[-6:-4] else 0) + 1
     assert len(events(relay, event="connect")) <= (128 + 5) * (seconds + 1), "a second brings some 130 rows at most"

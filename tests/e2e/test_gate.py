@@ -137,7 +137,7 @@ def test_a_health_check_is_never_held_back(strict):
 
 def test_who_says_nothing_for_long_and_leaves_before_the_grace_is_over_is_held_back(strict):
     socks = [connect(strict.port) for _ in range(2)]
-    time.sleep(6 * SLOW)
+    time.sleep(4 + SLOW)
     for sock in socks:
         sock.close()
     strict.wait_log(HELD + "it did not log in in time")
@@ -289,7 +289,7 @@ def test_at_max_logins_who_is_silent_makes_room(make_relay, net):
 def test_while_there_is_room_nobody_has_to_hurry(make_relay, net):
     relay = make_relay(max_logins=10)
     sock = net.connect(relay.port)
-    time.sleep(5 * SLOW)
+    time.sleep(4 + SLOW)
     assert relay.ctl("status")["waiting"] == 1 and greeted(sock, 1)
 
 

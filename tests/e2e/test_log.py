@@ -1,9 +1,11 @@
 """A log that nobody reads holds nobody up."""
 
+import json
 import re
 import signal
 
-from hostile import GLOBAL_REQUEST, REQUEST_SUCCESS, attach, bystanders, eve  # noqa: F401
+from control import refused
+from hostile import GLOBAL_REQUEST, REQUEST_SUCCESS, attach, bridge, bystanders, eve  # noqa: F401
 from procs import SLOW, until
 
 LINES = 12000  # of about 100 bytes: more than the pipe and relayd's queue hold
@@ -58,3 +60,39 @@ def test_relayd_ends_though_nobody_reads_its_log(relay, eve):  # noqa: F811
         relay.popen = None
     finally:
         relay.log_is_read.set()
+
+
+def test_lines_as_json_say_what_they_are_about(make_relay, attach):  # noqa: F811
+    relay = make_relay(log_format="json")
+    device, client = attach(relay.add_device("eve")), attach(relay.add_client("alice"))
+    assert device.publish(b"eve", 1) == 1
+    here = bridge(device, client)[1]
+    assert client.opened(client.direct(b"no\x1b\"such", 22)) is None
+    assert client.opened(client.direct(b"nobody", 22)) is None
+    here.close()
+    relay.wait_log("bridge_closed")
+    refused(relay, "not_found", "remove-client", "nobody")
+    client.close()
+    assert relay.stranger().run(command=["whoami"]).returncode == 255
+    relay.wait_log('"logout"')
+    relay.ctl("reload")
+    rows = [json.loads(line) for line in relay.lines]
+    keys = {"time": str, "level": str, "message": str, "tenant": str, "principal": str, "session": int, "address": str,
+            "event": str, "reason": str}
+    for row in rows:
+        assert {"time", "level", "message"} <= set(row) and all(type(row[key]) is keys[key] for key in row), row
+
+    def one(**like):
+        found = [row for row in rows if all(row.get(key) == value for key, value in like.items())]
+        assert len(found) == 1, (like, found)
+        return found[0]
+    alice = {"tenant": "default", "principal": "alice", "address": "127.0.0.1"}
+    login = one(event="login", **alice)
+    assert "reason" not in login and login["message"].startswith("logged in as client")
+    assert one(event="publish", principal="eve")["message"] == "published eve:1"
+    assert one(event="connect", session=login["session"], reason="not_reachable", **alice)["level"] == "warn"
+    one(event="connect", reason="bad_name", **alice)
+    assert one(event="bridge_closed", **alice)["message"].startswith("bridge 1 closed")
+    one(event="logout", session=login["session"], **alice)
+    assert "tenant" not in one(event="login", reason="unknown_key", address="127.0.0.1")
+    one(event="command", reason="not_found", tenant="default")

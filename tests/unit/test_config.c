@@ -85,6 +85,8 @@ Test(config, defaults)
     cr_expect_eq(config.drain_timeout, 3000);
     cr_expect_eq(config.dead_peer_timeout, 45000);
     cr_expect_eq(config.rekey_limit, 0);
+    cr_expect_eq(config.event_age, 90 * 86400);
+    cr_expect_eq(config.event_count, 100000);
     cr_expect_not(config.check_only);
 }
 
@@ -136,6 +138,17 @@ Test(config, timeouts_are_not_nothing)
 {
     expect_values("--login-grace", LIST("1ms", "30s"), LIST("0", "0s", "0ms", "", "30"));
     expect_values("--dead-peer-timeout", LIST("5s", "5000ms", "1h"), LIST("0s", "4s", "4999ms", "5"));
+}
+
+Test(config, ages_and_rows)
+{
+    expect_values("--event-age", LIST("1s", "90d", "3660d", "12h"),
+                  LIST("", "0s", "0d", "90", "500ms", "3661d", "-1d", "1w", "18446744073709551616s"));
+    load_option("--event-age", "3660d");
+    cr_expect_eq(config.event_age, UINT64_C(3660) * 86400);
+    expect_values("--event-count", LIST("1", "100000000"), LIST("", "0", "100000001", "-1", "x", "1K"));
+    load_option("--event-count", "5000");
+    cr_expect_eq(config.event_count, 5000);
 }
 
 Test(config, sizes)

@@ -195,6 +195,10 @@ Test(trail, what_is_too_old_goes_also_of_tenants_that_are_gone)
     int64_t now = time(NULL);
     add_row(1, now - 4000, "old");
     add_row(99, now - 5000, "gone");
+    cr_assert_eq(store_begin(registry), 0);
+    for (unsigned i = 0; i < 5000; i++) /* more than go in one step */
+        add_row(2, now - 6000, "many");
+    cr_assert_eq(store_commit(registry), 0);
     add_row(1, now + 100000, "future");
     add_row(99, now - 10, "new");
     settle();
