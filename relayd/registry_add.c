@@ -368,7 +368,7 @@ static int check_names(struct store *store, struct request *request, int64_t las
     if (rc <= 0)
         return rc == 0 ? 0 : entry_failed(store, request);
     size_t line = 0;
-    while (request->batch[line] != id)
+    while (line + 1 < request->nbatch && request->batch[line] != id)
         line++;
     entry_name_taken(request, name, other);
     return at_line(request, line);

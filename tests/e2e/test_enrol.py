@@ -265,6 +265,18 @@ def test_a_flood_from_one_source_takes_nothing_from_others(relay):
     assert len(pending(relay)) == 102
 
 
+def test_many_sources_at_once_are_all_kept(relay):
+    relay.add_tenant("acme")
+    users = ("enrol", "acme+enrol", "nosuch+enrol")
+    asked = [(users[n % 3], f"127.0.0.{n // 3 + 1}") for n in range(48)]
+    with ThreadPoolExecutor(8) as pool:
+        banners = list(pool.map(lambda who: ask_raw(relay, *who), asked))
+    assert all("not registered yet" in banner for banner in banners)
+    for tenant in ("default", "acme"):
+        until(lambda: len(pending(relay, tenant)) == 16, what=lambda: f"16 keys: {pending(relay, tenant)}")  # noqa: B023
+        assert len({row["address"] for row in pending(relay, tenant)}) == 16
+
+
 def test_who_retries_is_not_held_back_and_a_flood_is(make_relay):
     relay = make_relay(penalty_exempt="")
     for times in range(1, 40):
