@@ -97,7 +97,7 @@ _relayctl_take_own() {
 			esac
 			((i++))
 			;;
-		--json | --watch) ;;
+		--json | --watch | --follow) ;;
 		*) left+=("${words[i]}") ;;
 		esac
 	done
@@ -162,6 +162,7 @@ _relayctl_offer_own() {
 	_relayctl_offer --control-socket --tenant --json --via --ssh
 	case $command in
 	'') _relayctl_offer --help --version ;;
+	events) _relayctl_offer --follow ;;
 	list\ * | show | status) _relayctl_offer --watch --interval ;;
 	esac
 }

@@ -57,8 +57,7 @@ struct batch {
 static struct batch batches[2];
 static struct shares seconds[2];
 static struct pending {
-    pthread_mutex_t
-        lock; /* guards all below, what it points to, and nothing else; nothing is locked inside it */
+    pthread_mutex_t lock; /* guards all below and what it points to; nothing is locked inside it */
     struct batch *filling;
     struct shares *principals; /* in this second */
     struct shares *spare;      /* for the next one; NULL: it must be emptied before */
@@ -100,14 +99,14 @@ static void put_text(struct key *key, enum text which, const char *text)
 /* FNV-1a, eight bytes at a time. What collides is bounded by LIMIT_EVENTS_OF_ONE. */
 static unsigned hash(const char *bytes, size_t size)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325), word;
+    uint64_t sum = UINT64_C(0xcbf29ce484222325);
     for (; size > 0; size -= size < 8 ? size : 8, bytes += 8) {
-        word = 0;
+        uint64_t word = 0;
         memcpy(&word, bytes, size < 8 ? size : 8);
-        hash = (hash ^ word) * UINT64_C(0x100000001b3);
-        hash ^= hash >> 29;
+        sum = (sum ^ word) * UINT64_C(0x100000001b3);
+        sum ^= sum >> 29;
     }
-    return (unsigned)(hash ^ hash >> 32);
+    return (unsigned)(sum ^ sum >> 32);
 }
 
 /* folded: without what one principal may have too many of. */

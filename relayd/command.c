@@ -260,13 +260,14 @@ bool command_had_effect(const struct request *request)
 void command_record(const struct request *request)
 {
     char text[COMMAND_TEXT_SIZE];
-    bool of_tenant = request->tenant_id > 0;
+    int64_t tenant_id = request->tenant_id > 0 ? request->tenant_id : request->actor.tenant_id;
+    bool of_tenant = tenant_id > 0;
     if (request->failure.reason == REASON_none && !command_had_effect(request))
         return;
     command_describe(request, text);
     struct audit_event event = { .kind = EVENT_command,
                                  .reason = request->failure.reason,
-                                 .tenant_id = of_tenant ? request->tenant_id : AUDIT_RELAY,
+                                 .tenant_id = of_tenant ? tenant_id : AUDIT_RELAY,
                                  .tenant = of_tenant ? request->tenant : "",
                                  .principal_id = request->actor.principal_id,
                                  .principal = request->actor.principal,

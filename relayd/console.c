@@ -42,6 +42,7 @@ struct console {
     const struct command *command; /* that was asked for; NULL: none, or not as it can be */
     struct channel *channel;
     struct screen screen;
+    size_t unread; /* what waits in it, as its principal and tenant were told */
 };
 
 static void on_answer(struct exchange *exchange, const struct failure *failure, json_t *result);
@@ -57,8 +58,25 @@ static struct console *console_new(struct event_base *base)
     return console;
 }
 
+/* Memory is everybody's: what nobody reads counts for the principal and the tenant. */
+static void count_unread(struct console *console, size_t unread)
+{
+    struct session *session = console->channel->session;
+    session->principal->unread += unread - console->unread; /* modulo, if it is less now */
+    session->tenant->unread += unread - console->unread;
+    console->unread = unread;
+}
+
+static void count_screen(struct console *console)
+{
+    count_unread(console,
+                 evbuffer_get_length(console->screen.out) + evbuffer_get_length(console->screen.err));
+}
+
 static void console_free(struct console *console)
 {
+    if (console->unread > 0)
+        count_unread(console, 0);
     exchange_leave(&console->exchange);
     if (console->follower.principal != NULL)
         tenant_unfollow(&console->follower);
@@ -114,6 +132,16 @@ static void leave(struct console *console)
     console->state = CONSOLE_ENDING;
 }
 
+/* False if the peer can take no more now. */
+static bool send_screen(struct channel *channel, struct screen *screen)
+{
+    do {
+        if (!send_all(channel, screen->err, chan_write_stderr) || !send_all(channel, screen->out, chan_write))
+            return false;
+    } while (screen_tell_lost(screen, time(NULL)));
+    return true;
+}
+
 static bool console_serve(struct channel *channel)
 {
     struct console *console = channel->owner;
@@ -123,11 +151,10 @@ static bool console_serve(struct channel *channel)
     }
     if (console->leave)
         leave(console);
-    do {
-        if (!send_all(channel, console->screen.err, chan_write_stderr) ||
-            !send_all(channel, console->screen.out, chan_write))
-            return true;
-    } while (screen_tell_lost(&console->screen, time(NULL)));
+    bool sent = send_screen(channel, &console->screen);
+    count_screen(console);
+    if (!sent)
+        return true;
     if (console->state == CONSOLE_ENDING)
         finish(channel, false);
     return false;
@@ -187,6 +214,7 @@ static void begin_shell(struct session *session, struct console *console)
     DL_FOREACH(session->refusals, refusal)
         screen_tell(screen, refusal->text, refusal->time);
     console->state = CONSOLE_SHELL;
+    count_screen(console);
     console->follower.tell = on_event;
     tenant_follow(session->principal, &console->follower);
 }
@@ -227,6 +255,7 @@ static void conclude(struct console *console, const struct failure *failure, jso
     if (failure->reason != REASON_none)
         console->exit_status = console->command != NULL ? STATUS_REFUSED : STATUS_USAGE;
     console->state = CONSOLE_ENDING;
+    count_screen(console);
     chan_mark(console->channel);
 }
 
@@ -368,14 +397,18 @@ static struct channel *find_channel(const struct session *session, ssh_channel s
 }
 
 /* Each holds what it shows until that is read. */
-static bool may_begin(const struct session *session)
+static enum reason may_begin(const struct session *session)
 {
     unsigned begun = 0;
     const struct channel *channel;
     DL_FOREACH(session->channels, channel)
         begun += channel->ops == &console_ops &&
                  ((const struct console *)channel->owner)->state != CONSOLE_WAITING;
-    return begun < LIMIT_CONSOLES;
+    if (begun >= LIMIT_CONSOLES)
+        return REASON_too_many_channels;
+    bool read = session->principal->unread < LIMIT_UNREAD_PRINCIPAL &&
+                session->tenant->unread < LIMIT_UNREAD_TENANT;
+    return read ? REASON_none : REASON_too_many_requests;
 }
 
 /* The first shell or exec starts the channel (RFC 4254, 6.5). */
@@ -384,8 +417,9 @@ static bool begin(struct session *session, struct channel *channel, ssh_message 
     struct console *console = channel->owner;
     if (console->state != CONSOLE_WAITING)
         return false;
-    if (!may_begin(session)) {
-        session_refuse(session, EVENT_exec, "session", REASON_too_many_channels, NULL);
+    enum reason reason = may_begin(session);
+    if (reason != REASON_none) {
+        session_refuse(session, EVENT_exec, "session", reason, NULL);
         return false;
     }
     if (type == SSH_CHANNEL_REQUEST_SHELL) {

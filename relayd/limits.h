@@ -63,6 +63,10 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_REQUESTS_PRINCIPAL 8
 #define LIMIT_REQUESTS_TENANT 32
 
+/* Bytes that commands and shells have shown and nobody has read, above which no other begins. */
+#define LIMIT_UNREAD_PRINCIPAL (16u << 20)
+#define LIMIT_UNREAD_TENANT (256u << 20)
+
 /* Of an open shell: bytes that may wait for its reader, above which it loses lines of what happens. */
 #define LIMIT_FEED 16384
 

@@ -205,8 +205,10 @@ static int start_threads(struct process *process, struct failure *failure)
     sigfillset(&mask);
     pthread_sigmask(SIG_SETMASK, &mask, &old);
     trail_configure(config);
-    if (log_start() != 0 || audit_start() != 0)
+    if (log_start() != 0)
         fail(failure, REASON_out_of_memory, "cannot start a thread");
+    else if (audit_start() != 0)
+        fail(failure, REASON_out_of_memory, "no descriptor is left");
     else
         process->keeper_up = keeper_start(path, worker_route, failure) == 0;
     process->workers_up = process->keeper_up &&

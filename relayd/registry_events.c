@@ -66,7 +66,7 @@ static int read_range(struct store *store, struct request *request, struct range
 {
     int64_t after = -1;
     *range = (struct range){ .count = COUNT_DEFAULT, .principal = request_arg(request, "principal") };
-    range->all = strcmp(request->tenant, COMMAND_ALL_TENANTS) == 0;
+    range->all = request->tenant_id == 0; /* the keeper has found one, unless all were asked for */
     if (read_number(request, "after", INT64_MAX - 1, &after) != 0 ||
         read_number(request, "count", COUNT_MAX, &range->count) != 0 ||
         read_since(request, &range->since) != 0)

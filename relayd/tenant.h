@@ -37,6 +37,7 @@ struct principal {
     unsigned nsessions, nconnects; /* it is freed with the last */
     unsigned swaps;                /* sessions that took another's place, */
     time_t swapped_at;             /* the last of them then */
+    size_t unread;                 /* bytes of answers that its sessions have yet to read */
     struct tenant *tenant;
     struct follower *followers;
     struct event *expiry; /* closes its sessions when it expires; NULL if it never does */
@@ -56,6 +57,7 @@ struct tenant {
     unsigned nfollowers;
     struct account account;
     unsigned nbridges;
+    size_t unread; /* of all its principals */
     bool has_news; /* for the waiting ones: who serves may have changed; see loop->has_news */
     UT_hash_handle hh;
 };

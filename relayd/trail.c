@@ -205,8 +205,10 @@ static int write_some(struct store *store)
 {
     if (trail.rows == NULL)
         trail.rows = audit_take();
-    if (trail.rows != NULL && step(store, write_rows) != 0)
+    if (trail.rows != NULL && step(store, write_rows) != 0) {
+        trail.write_at = trail.retry_at;
         return -1;
+    }
     metrics_add(METRIC_events_written, free_rows(STEP));
     trail.write_at = trail.rows != NULL ? now_ms() : 0;
     return 0;

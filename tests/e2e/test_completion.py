@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from procs import SLOW, until
 from relay import RELAYCTL, TOP
+from test_enrol import ask, wait_pending
 
 COMPLETION = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(RELAYCTL))), "completion", "relayctl")
 OWN = {"--control-socket", "--tenant", "--json", "--via", "--ssh"}
@@ -40,9 +41,9 @@ def offered(relay, folder):
 
 
 def rows(macro, file):
-    """The texts of a table's rows."""
+    """The texts of a table's rows; neighbours are one text."""
     with open(os.path.join(TOP, file)) as f:
-        table = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
+        table = re.sub(r'/\*.*?\*/|"\s+"', "", f.read(), flags=re.S)
     return [re.findall(r'"((?:[^"\\]|\\.)*)"', row) + [row] for row in re.split(rf"^{macro}\(", table, flags=re.M)[1:]]
 
 
@@ -67,8 +68,11 @@ def test_commands(offered):
 @pytest.mark.parametrize("words", sorted(admin_commands()))
 def test_every_option_of_every_command(offered, words):
     options = set(re.findall(r"--[a-z-]+", admin_commands()[words][1]))
-    watch = {"--watch", "--interval"} if words.startswith("list ") or words in ("show", "status") else set()
-    assert offered(f"{words} -") == options | OWN | watch
+    if words.startswith("list ") or words in ("show", "status"):
+        options |= {"--watch", "--interval"}
+    elif words == "events":
+        options |= {"--follow"}
+    assert offered(f"{words} -") == options | OWN
 
 
 def test_own_options(offered):
@@ -76,10 +80,11 @@ def test_own_options(offered):
     assert offered("--ver") == {"--version"}
 
 
-def test_they_are_those_that_relayctl_takes(relay, offered):
-    """Each is in the usage, or takes a value and says so."""
-    usage = relay.ctl("--help", json=False)
-    assert all(option in usage for option in OWN | {"--watch", "--interval"})
+def test_they_are_those_that_relayctl_takes():
+    """Its tables of them hold these, and no other."""
+    with open(os.path.join(TOP, "relayctl", "main.c")) as f:
+        taken = set(re.findall(r'\{ "(--[a-z-]+)", &options->', f.read()))
+    assert taken == OWN | {"--watch", "--interval", "--follow"}
 
 
 def test_over_ssh_others(offered):
@@ -137,11 +142,19 @@ def test_fingerprints(relay, raspi, alice, offered):
     assert offered("remove-key nobody ") == set()
 
 
+def test_keys_that_wait(relay, offered):
+    who = relay.stranger(user="enrol")
+    ask(who)
+    wait_pending(relay, who)
+    assert offered("remove-pending ") == offered("add-client --name x --pending ") == {who.fingerprint}
+
+
 def test_files(folder, offered):
     for name in ("alice.pub", "a b.pub"):
         open(os.path.join(folder, name), "w").close()
     assert offered("add-client al") == {"alice.pub"}
     assert {"alice.pub", "a b.pub"} <= offered("add-key alice ")
+    assert {"alice.pub", "a b.pub"} <= offered("add-device --batch ")
     assert offered("--control-socket al") == {"alice.pub"}
 
 

@@ -135,7 +135,7 @@ def test_a_database_for_one_client(reader):
     world.gives(carol, "carol.pub")
     reader.run("relay", "relayctl add-device --name db db.pub")
     reader.run("relay", "relayctl add-client --name carol --allow db:5432 carol.pub")
-    reader.run("relay", "relayctl allow alice '*raspi' && relayctl disallow alice '*'")
+    reader.run("relay", "relayctl allow alice raspi && relayctl allow alice '*.raspi' && relayctl disallow alice '*'")
     world.pages("the database", 5432)
     reader.start("db", "ssh -N -R 5432:localhost:5432 -p 2222 relay.example.net")
     reader.relay.wait_published("db:5432")

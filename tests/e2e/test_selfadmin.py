@@ -11,17 +11,23 @@ from faults import faults, make_faulty  # noqa: F401
 from net import echoes
 from procs import until
 from relay import TOP
+from test_batch import make_key
 from test_control_master import Master
 
 
 def roles():
     """Who may run what, as the table says: {"add-device": {"ADMIN", "TENANT"}}."""
     with open(os.path.join(TOP, "schema", "commands.def")) as f:
-        rows = re.findall(r'^COMMAND\(\w+, "([^"]*)", "[^"]*", ([A-Z| ]+),', f.read(), re.M)
+        rows = re.findall(r'^COMMAND\(\w+, "([^"]*)",(?:\s*"[^"]*")+,\s*([A-Z| ]+),', f.read(), re.M)
     return {words: set(mask.split(" | ")) for words, mask in rows}
 
 
 OF_THE_RELAY = {"add-tenant", "remove-tenant", "list tenants", "limit", "status", "reload"}
+OF_TENANTS = {
+    "add-device", "add-client", "add-key", "set-admin", "remove-device", "remove-client", "remove-key", "remove-pending",
+    "remove-endpoint", "rename", "allow", "disallow", "move-endpoint", "set-endpoint", "list devices", "list clients",
+    "list keys", "list pending", "list endpoints", "list sessions", "list bridges", "show", "events", "disconnect",
+    "host-key"}
 
 
 @pytest.fixture
@@ -85,11 +91,22 @@ def test_a_tenant_runs_itself(relay, net, keys, acme):
     assert done(acme, "rename", "alice", "bob")["name"] == "bob"
 
     done(acme, "add-device", "--name", "pi2", "--allow", "web", line_of(spare))
+    assert done(acme, "set-endpoint", "web:80", "--note", "it's the \"shop\"")["note"] == "it's the \"shop\""
     assert done(acme, "move-endpoint", "web", "pi2")["closed"]["sessions"] == 1
     assert done(acme, "remove-endpoint", "web")["status"] == "removed"
     device.publish(f"7:localhost:{echo.port}", expect="pi:7")
     session = next(row["id"] for row in done(acme, "list", "sessions") if row["principal"] == "pi")
     assert done(acme, "disconnect", session)["closed"]["sessions"] == 1
+    assert "connect" in [row["event"] for row in done(acme, "events")]
+
+    asking = [relay.stranger(user="acme+enrol") for _ in range(2)]
+    for stranger in asking:
+        stranger.run("-N")
+    until(lambda: len(done(acme, "list", "pending")) == 2, what="both ask")
+    assert done(acme, "remove-pending", asking[0].fingerprint)["status"] == "removed"
+    assert done(acme, "add-client", "--name", "carol", "--pending", asking[1].fingerprint)["status"] == "added"
+    assert done(relay.stranger(key=asking[1].key, tenant="acme"), "whoami")["name"] == "carol"
+
     assert done(acme, "set-admin", "bob", "on")["admin"] is True
     assert done(client, "list", "devices") and done(client, "whoami")["admin"] is True
     assert done(acme, "set-admin", "bob", "off")["admin"] is False
@@ -109,7 +126,8 @@ def test_the_log_says_who_did_it(relay, keys, acme):
 def test_everything_else_is_unknown(relay, raspi, alice, acme):
     """To a tenant's administrator what is the relay's; to a client and a device what is the administrators'."""
     table = roles()
-    assert OF_THE_RELAY <= {words for words, who in table.items() if who == {"ADMIN"}}
+    assert OF_THE_RELAY == {words for words, who in table.items() if who == {"ADMIN"}}
+    assert OF_TENANTS == {words for words, who in table.items() if "TENANT" in who}
     for words, who in table.items():
         for principal, role in ((acme, "TENANT"), (alice, "CLIENT"), (raspi, "DEVICE")):
             if role in who or (role == "TENANT" and "CLIENT" in who):
@@ -202,6 +220,8 @@ def test_a_key_without_a_home_logs_in_as_its_tenant(relay, keys, acme):
 def test_sessions_and_names_of_others_are_not_there(relay, net, keys, acme):
     victim = relay.add_device("victim", tenant="other")
     serving = victim.publish(f"7:localhost:{net.echo().port}", expect="victim:7")
+    happened = str(done(acme, "events"))
+    assert "boss" in happened and "victim" not in happened and "other" not in happened
     (row,) = relay.list("sessions", "other")
     nowhere = refused(acme, "not_found", "disconnect", 999999)
     assert refused(acme, "not_found", "disconnect", row["id"]) == nowhere.replace("999999", str(row["id"]))
@@ -212,6 +232,9 @@ def test_sessions_and_names_of_others_are_not_there(relay, net, keys, acme):
     for tenant in ("other", "acme"):
         assert "unknown option" in refused(acme, "bad_argument", "list", "devices", "--tenant", tenant)
     done(acme, "add-device", "--name", "victim", line_of(keys.new()))  # the name is free here
+    relay.stranger(user="other+enrol").run("-N")
+    until(lambda: relay.list("pending", "other"), what="it asks the other")
+    assert done(acme, "list", "pending") == []
     seen = str([done(acme, "list", what) for what in ("devices", "clients", "keys", "endpoints", "sessions", "bridges")])
     assert "other" not in seen and victim.fingerprint not in seen and serving.running
 
@@ -407,6 +430,28 @@ def test_commands_under_way_are_bounded(slow, keys):
     finally:
         for transport in transports:
             transport.close()
+
+
+def test_answers_that_nobody_reads_are_bounded(relay, acme):
+    """No command is begun for one who has let 16 MiB pile up, until that is read or gone."""
+    fleet = "\n".join(json.dumps({"name": f"d{i}", "key": make_key()}) for i in range(8000)) + "\n"
+    relay.ctl("add-device", "--tenant", "acme", "--batch", "-", input=fleet, timeout=60)
+    size = len(acme.run(command=["list devices --json"]).stdout)
+    room = -(-(16 << 20) // size)
+    transport = acme.paramiko()
+    try:
+        channels = []
+        with pytest.raises(paramiko.SSHException):
+            while len(channels) <= room + 1:
+                channels.append(transport.open_session(window_size=1 << 15))
+                channels[-1].exec_command("list devices --json")
+                until(channels[-1].recv_ready, what="its first bytes")
+        assert room <= len(channels) - 1 <= room + 1, (len(channels), room)
+        relay.wait_log(r"principal=boss session=\d+ refused exec .*too_many_requests")
+        assert acme.run(command=["whoami"]).returncode == 255, "in another session too"
+    finally:
+        transport.close()
+    until(lambda: acme.run(command=["whoami"]).returncode == 0, what="room again")
 
 
 def test_relayd_stops_with_commands_under_way(slow, keys):

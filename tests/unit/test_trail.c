@@ -230,6 +230,7 @@ Test(trail, what_cannot_be_written_waits)
     trail_flush(registry);
     cr_expect(store_healthy(), "the registry is as good as before");
     cr_expect_str_eq(objects("default", "{}"), "");
+    cr_expect(trail_waits(), "it is tried again, though nothing else happens");
     happens(1, "alice", "b:1");
     store_rollback(other);
     store_close(other);
