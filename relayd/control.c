@@ -206,6 +206,7 @@ static void run(struct connection *connection, const struct command *command, co
     }
     connection->id = wire->id;
     exchange_begin(&connection->exchange, request);
+    keeper_request(request);
 }
 
 static void serve_line(struct connection *connection, const char *line, size_t len)

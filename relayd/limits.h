@@ -74,6 +74,7 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_REGISTERED 20000 /* devices and clients of a tenant */
 #define LIMIT_KEYS 32          /* of one of them */
 #define LIMIT_RULES 256        /* of one of them */
+#define LIMIT_LIST (8u << 20)  /* bytes of a list of them: it costs the keeper and the worker its time */
 
 /* Of one device. */
 #define LIMIT_SWAPS 3         /* sessions that took another's place at the limit of sessions, */

@@ -49,6 +49,9 @@ int64_t store_value(struct store *store, enum sql sql, const char *format, ...);
  * that type under the name x. NULL on error. */
 json_t *store_rows(struct store *store, enum sql sql, const char *format, ...);
 
+/* The same; NULL with errno E2BIG if that has more than about max bytes. */
+json_t *store_rows_within(struct store *store, size_t max, enum sql sql, const char *format, ...);
+
 int64_t store_last_id(struct store *store);
 
 int store_begin(struct store *store);
