@@ -293,6 +293,12 @@ void console_answer(struct loop *loop, struct request *request)
     exchange_end(request);
 }
 
+/* Half of what a tenant has is for its administrators: the others must not keep them from stopping them. */
+static size_t share(const struct session *session, size_t of_tenant)
+{
+    return session->principal->admin ? of_tenant : of_tenant / 2;
+}
+
 /* How many of its tenant and of its principal are under way is counted when the next one comes, for they
  * outlive consoles, sessions and principals. */
 static bool may_ask(const struct session *session)
@@ -304,7 +310,7 @@ static bool may_ask(const struct session *session)
             of_principal += request->actor.principal_id == session->principal->id;
             of_tenant += request->actor.tenant_id == session->tenant->id;
         }
-    return of_principal < LIMIT_REQUESTS_PRINCIPAL && of_tenant < LIMIT_REQUESTS_TENANT;
+    return of_principal < LIMIT_REQUESTS_PRINCIPAL && of_tenant < share(session, LIMIT_REQUESTS_TENANT);
 }
 
 /* Sends the command to the keeper, in the session's own tenant. */
@@ -432,7 +438,7 @@ static enum reason may_begin(const struct session *session)
     if (begun >= LIMIT_CONSOLES)
         return REASON_too_many_channels;
     bool read = session->principal->unread < LIMIT_UNREAD_PRINCIPAL &&
-                session->tenant->unread < LIMIT_UNREAD_TENANT;
+                session->tenant->unread < share(session, LIMIT_UNREAD_TENANT);
     return read ? REASON_none : REASON_too_many_requests;
 }
 

@@ -434,6 +434,29 @@ def test_commands_under_way_are_bounded(slow, keys):
             transport.close()
 
 
+def test_others_leave_an_administrator_room(slow):
+    """Half of what a tenant may have under way."""
+    relay, boss, disk = slow
+    relay.add_device("old", tenant="acme")
+    people = [relay.add_client(f"c{i}", tenant="acme") for i in range(3)]
+    transports = [person.paramiko() for person in people]
+    try:
+        order = held(disk, boss, "remove-device", "old")
+        asked = [transport.open_session() for transport in transports for _ in range(8)]
+        for channel in asked:
+            channel.exec_command("--json why")
+        until(lambda: sum(channel.exit_status_ready() for channel in asked) >= 8, what="what is too much is refused")
+        for channel in [channel for channel in asked if channel.exit_status_ready()]:
+            assert channel.recv_exit_status() == 1 and b"too_many_requests" in channel.recv(65536)
+        late = boss.ssh_pipes(command=["remove-client c1 --json"])
+        until(lambda: len(relay.logged(r"principal=boss session=\d+ logged in")) == 2, what="the administrator's login")
+        disk.hold_sync(False)
+        assert (order.wait(), late.wait()) == (0, 0)
+    finally:
+        for transport in transports:
+            transport.close()
+
+
 def test_a_busy_tenant_holds_up_no_other(slow, keys):
     """Of all that it has under way, others wait for one."""
     relay, boss, disk = slow
