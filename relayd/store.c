@@ -253,7 +253,7 @@ static json_t *row_object(sqlite3_stmt *statement, size_t *size)
 /* Ends the query. */
 static json_t *read_rows(struct query *query, size_t max)
 {
-    int rc;
+    int rc = 0;
     size_t size = 0;
     json_t *rows = json_array();
     while (size <= max && (rc = query_next(query)) > 0)
