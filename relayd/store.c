@@ -284,6 +284,11 @@ json_t *store_rows_within(struct store *store, size_t max, enum sql sql, const c
     return read_rows(query, max);
 }
 
+void store_relax(struct store *store)
+{
+    sqlite3_db_release_memory(store->db);
+}
+
 int64_t store_last_id(struct store *store)
 {
     return sqlite3_last_insert_rowid(store->db);
