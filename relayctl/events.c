@@ -95,7 +95,7 @@ static void put_rows(json_t *rows, json_t *document, int as_json)
         if (!as_json) {
             put_line(row);
         } else {
-            json_dumpf(row, stdout, JSON_COMPACT);
+            json_dumpf(row, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
             putchar('\n');
         }
     }

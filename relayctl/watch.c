@@ -275,7 +275,7 @@ static json_t *look(const struct watch *watch, struct memory *memory, int *statu
 static void show_result(const struct watch *watch, json_t *result)
 {
     if (watch->json) {
-        json_dumpf(result, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+        json_dumpf(result, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
         putchar('\n');
     } else {
         show(watch, result);

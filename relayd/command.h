@@ -65,7 +65,7 @@ struct request {
     struct mail mail; /* first */
     _Atomic enum request_progress progress;
     struct exchange *exchange;   /* that waits for it, NULL if nobody does; see there */
-    struct request *prev, *next; /* of loop->requests */
+    struct request *prev, *next; /* of loop->requests, or waiting */
     const struct command *command;
     struct actor actor;
     char tenant[NAME_SIZE];

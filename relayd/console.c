@@ -3,6 +3,7 @@
 
 #include "relayd/exchange.h"
 #include "relayd/feed.h"
+#include "relayd/keeper.h"
 #include "relayd/screen.h"
 #include "relayd/self.h"
 #include "schema/quote.h"
@@ -264,23 +265,52 @@ static void on_answer(struct exchange *exchange, const struct failure *failure, 
     conclude((struct console *)exchange, failure, result);
 }
 
+static struct request *first_of_tenant(struct request *requests, int64_t tenant_id)
+{
+    struct request *request;
+    DL_FOREACH(requests, request)
+        if (request->actor.tenant_id == tenant_id)
+            return request;
+    return NULL;
+}
+
+/* One of a tenant at a time: however long they take, and however many there are, whoever else needs the
+ * keeper waits for one of them. */
+static void send_next(struct loop *loop, int64_t tenant_id)
+{
+    struct request *next = first_of_tenant(loop->waiting, tenant_id);
+    if (next == NULL || first_of_tenant(loop->requests, tenant_id) != NULL)
+        return;
+    DL_DELETE(loop->waiting, next);
+    DL_APPEND(loop->requests, next);
+    keeper_request(next);
+}
+
 void console_answer(struct loop *loop, struct request *request)
 {
     DL_DELETE(loop->requests, request);
+    send_next(loop, request->actor.tenant_id);
     exchange_end(request);
+}
+
+/* Half of what a tenant has is for its administrators: the others must not keep them from stopping them. */
+static size_t share(const struct session *session, size_t of_tenant)
+{
+    return session->principal->admin ? of_tenant : of_tenant / 2;
 }
 
 /* How many of its tenant and of its principal are under way is counted when the next one comes, for they
  * outlive consoles, sessions and principals. */
 static bool may_ask(const struct session *session)
 {
+    const struct request *lists[] = { session->loop->requests, session->loop->waiting }, *request;
     unsigned of_principal = 0, of_tenant = 0;
-    const struct request *request;
-    DL_FOREACH(session->loop->requests, request) {
-        of_principal += request->actor.principal_id == session->principal->id;
-        of_tenant += request->actor.tenant_id == session->tenant->id;
-    }
-    return of_principal < LIMIT_REQUESTS_PRINCIPAL && of_tenant < LIMIT_REQUESTS_TENANT;
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        DL_FOREACH(lists[i], request) {
+            of_principal += request->actor.principal_id == session->principal->id;
+            of_tenant += request->actor.tenant_id == session->tenant->id;
+        }
+    return of_principal < LIMIT_REQUESTS_PRINCIPAL && of_tenant < share(session, LIMIT_REQUESTS_TENANT);
 }
 
 /* Sends the command to the keeper, in the session's own tenant. */
@@ -300,8 +330,9 @@ static enum reason ask(struct session *session, struct console *console, const s
     snprintf(actor->principal, sizeof(actor->principal), "%s", session->principal->name);
     snprintf(actor->address, sizeof(actor->address), "%s", session->address);
     console->state = CONSOLE_ASKING;
-    DL_APPEND(session->loop->requests, request);
     exchange_begin(&console->exchange, request);
+    DL_APPEND(session->loop->waiting, request);
+    send_next(session->loop, session->tenant->id);
     return REASON_none;
 }
 
@@ -407,7 +438,7 @@ static enum reason may_begin(const struct session *session)
     if (begun >= LIMIT_CONSOLES)
         return REASON_too_many_channels;
     bool read = session->principal->unread < LIMIT_UNREAD_PRINCIPAL &&
-                session->tenant->unread < LIMIT_UNREAD_TENANT;
+                session->tenant->unread < share(session, LIMIT_UNREAD_TENANT);
     return read ? REASON_none : REASON_too_many_requests;
 }
 

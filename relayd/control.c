@@ -184,8 +184,10 @@ static int take_batch(struct connection *connection, const struct command *comma
         return -1;
     if (wire->more)
         return 1;
-    json_object_set(wire->args, "batch", connection->batch);
+    int rc = json_object_set(wire->args, "batch", connection->batch);
     drop_batch(connection);
+    if (rc != 0) /* or the last lines would be taken for all */
+        return fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
     return 0;
 }
 
@@ -206,6 +208,7 @@ static void run(struct connection *connection, const struct command *command, co
     }
     connection->id = wire->id;
     exchange_begin(&connection->exchange, request);
+    keeper_request(request);
 }
 
 static void serve_line(struct connection *connection, const char *line, size_t len)

@@ -62,16 +62,19 @@ struct enrolment *enrol_new(const char *tenant, const char *hint, const struct p
 /* ---- The registry ---- */
 
 /* When the tenant is full, a place comes from the source that has most of them, if it has more than this one
- * would: the key that it asked for last. 1: there is room; 0: there is none; -1: error. */
-static int make_room(struct store *store, int64_t tenant_id, const char *source)
+ * would: the key that it asked for last. -1: the store failed. */
+static int make_room(struct store *store, int64_t tenant_id, const char *source, enum enrol_outcome *outcome)
 {
     int64_t own = store_value(store, SQL_count_pending_of, "it", tenant_id, source);
     int64_t all = store_value(store, SQL_count_pending, "i", tenant_id);
     if (own < 0 || all < 0)
         return -1;
-    if (own >= LIMIT_PENDING_OF_SOURCE)
+    *outcome = own < LIMIT_PENDING_OF_SOURCE ? ENROL_KEPT : ENROL_FULL;
+    if (*outcome == ENROL_FULL || all < LIMIT_PENDING)
         return 0;
-    return all < LIMIT_PENDING ? 1 : store_run(store, SQL_displace_pending, "ii", tenant_id, own + 1);
+    int displaced = store_run(store, SQL_displace_pending, "ii", tenant_id, own + 1);
+    *outcome = displaced > 0 ? ENROL_TOOK : ENROL_FULL;
+    return displaced < 0 ? -1 : 0;
 }
 
 /* Returns the rows changed. */
@@ -90,9 +93,9 @@ static int add(struct store *store, const struct enrolment *enrolment)
 
 static int add_if_room(struct store *store, struct enrolment *enrolment)
 {
-    int room = make_room(store, enrolment->tenant_id, enrolment->source);
-    enrolment->outcome = room > 0 ? ENROL_KEPT : ENROL_FULL;
-    return room > 0 ? add(store, enrolment) : room;
+    if (make_room(store, enrolment->tenant_id, enrolment->source, &enrolment->outcome) != 0)
+        return -1;
+    return enrolment->outcome != ENROL_FULL ? add(store, enrolment) : 0;
 }
 
 int enrol_write(struct store *store, struct enrolment *enrolment)

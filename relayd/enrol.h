@@ -21,6 +21,7 @@
 enum enrol_outcome {
     ENROL_IGNORED, /* there is no such tenant, or it knows the key by now */
     ENROL_KEPT,    /* the key waits from now on */
+    ENROL_TOOK,    /* likewise, in the place of another */
     ENROL_AGAIN,   /* it waits longer */
     ENROL_FULL,    /* too many wait */
 };

@@ -1,7 +1,6 @@
 #include "relayd/exchange.h"
 
 #include "relayd/event.h"
-#include "relayd/keeper.h"
 #include "relayd/log.h"
 
 #include <event2/event.h>
@@ -44,7 +43,6 @@ void exchange_begin(struct exchange *exchange, struct request *request)
     exchange->request = request;
     request->exchange = exchange;
     evtimer_add(&exchange->timer, &delay);
-    keeper_request(request);
 }
 
 void exchange_leave(struct exchange *exchange)

@@ -21,7 +21,7 @@ struct exchange {
 
 void exchange_init(struct exchange *exchange, struct event_base *base, exchange_answer *answer);
 
-/* Sends the request out; takes it over. None may be under way. */
+/* Waits for the request from now on, which the caller sends to the keeper. None may be under way. */
 void exchange_begin(struct exchange *exchange, struct request *request);
 
 /* Nobody waits any more. What is under way goes on, and its outcome is only logged. */

@@ -308,20 +308,23 @@ int keeper_enrol(struct enrolment *enrolment)
     return -1;
 }
 
+/* Once too many wait, all who ask in a second are one row: or strangers would wash away the trail of a tenant
+ * that is not theirs. */
 static void tell_enrolment(const struct enrolment *enrolment)
 {
+    bool alone = enrolment->outcome == ENROL_KEPT;
     struct log_subject subject = { .tenant = enrolment->tenant };
     struct audit_event event = { .kind = EVENT_enrol,
                                  .reason = enrolment->outcome == ENROL_FULL ? REASON_too_many_pending
                                                                             : REASON_none,
                                  .tenant_id = enrolment->tenant_id,
                                  .tenant = enrolment->tenant,
-                                 .address = enrolment->address,
-                                 .object = enrolment->fingerprint };
-    if (enrolment->outcome != ENROL_KEPT && enrolment->outcome != ENROL_FULL)
+                                 .address = alone ? enrolment->address : "",
+                                 .object = alone ? enrolment->fingerprint : "" };
+    if (enrolment->outcome == ENROL_IGNORED || enrolment->outcome == ENROL_AGAIN)
         return;
     audit(&event);
-    if (enrolment->outcome == ENROL_KEPT)
+    if (enrolment->outcome != ENROL_FULL)
         log_write(LOG_LEVEL_INFO, &subject, "key %s from %s waits to be approved", enrolment->fingerprint,
                   enrolment->address);
     else

@@ -59,7 +59,8 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_ANSWER 15          /* seconds in which a peer that is asked whether it lives has to answer */
 #define LIMIT_LOGIN_SILENCE 3    /* seconds without a byte in a login, if others wait for its place */
 
-/* Of commands over SSH that wait for the keeper or for their answer. */
+/* Of commands over SSH that wait for the keeper or for their answer. Of a tenant's, half for its
+ * administrators alone, here and below. */
 #define LIMIT_REQUESTS_PRINCIPAL 8
 #define LIMIT_REQUESTS_TENANT 32
 
@@ -71,9 +72,10 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_FEED 16384
 
 /* That a tenant's administrators may register; the relay's may go on. */
-#define LIMIT_REGISTERED 20000 /* devices and clients of a tenant */
+#define LIMIT_REGISTERED 20000 /* devices and clients of a tenant; and endpoints with settings */
 #define LIMIT_KEYS 32          /* of one of them */
 #define LIMIT_RULES 256        /* of one of them */
+#define LIMIT_LIST (8u << 20)  /* bytes of a list of them: it costs the keeper and the worker its time */
 
 /* Of one device. */
 #define LIMIT_SWAPS 3         /* sessions that took another's place at the limit of sessions, */

@@ -39,7 +39,8 @@ struct loop {
     struct session *dirty;    /* to be served in the next pass */
     struct session *touched;  /* libssh was called for them in this pass: to be settled */
     struct tenant *tenants;   /* hash by id */
-    struct request *requests; /* under way for sessions of this worker */
+    struct request *requests; /* under way for sessions of this worker: one of a tenant at a time, */
+    struct request *waiting;  /* behind which the others wait */
 
     int64_t now; /* when this pass began: microseconds of the monotonic clock */
     unsigned nsessions;

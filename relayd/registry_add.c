@@ -303,7 +303,7 @@ static int add_one(struct store *store, struct request *request, struct addition
 static json_t *line_args(struct request *request, const char *line)
 {
     struct usage usage;
-    json_error_t why;
+    json_error_t why = { .text = "out of memory" };
     char error[256] = "";
     json_t *args = line[0] == '{' ? json_loads(line, JSON_REJECT_DUPLICATES, &why)
                                   : json_pack("{s:s}", "key", line);
@@ -316,23 +316,28 @@ static json_t *line_args(struct request *request, const char *line)
 }
 
 /* What the line does not say, the options do. */
-static void add_defaults(json_t *args, const json_t *options)
+static int add_defaults(struct request *request, json_t *args)
 {
     static const char *const names[] = { "expires", "allow" };
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (json_object_get(args, names[i]) == NULL && json_object_get(options, names[i]) != NULL)
-            json_object_set(args, names[i], json_object_get(options, names[i]));
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        json_t *value = json_object_get(request->args, names[i]);
+        if (value != NULL && json_object_get(args, names[i]) == NULL &&
+            json_object_set(args, names[i], value) != 0)
+            return entry_no_memory(request);
+    }
+    return 0;
 }
 
 static int add_line(struct store *store, struct request *request, enum entry_kind kind, const char *line,
                     int64_t *changed, size_t counts[])
 {
-    struct addition add;
+    struct addition add = { 0 };
     json_t *args = line_args(request, line);
     if (args == NULL)
         return -1;
-    add_defaults(args, request->args);
-    int rc = read_addition(store, request, args, kind, &add);
+    int rc = add_defaults(request, args);
+    if (rc == 0)
+        rc = read_addition(store, request, args, kind, &add);
     if (rc == 0)
         rc = add_either(store, request, &add);
     if (rc == 0)

@@ -215,8 +215,11 @@ static int write_setting(struct store *store, struct request *request, const str
     return rc < 0 ? entry_failed(store, request) : 0;
 }
 
+/* The tenant's worker holds all of them. */
 static int check_room(struct store *store, struct request *request, int64_t owner)
 {
+    if (entry_check_room(store, request, SQL_count_all_settings, request->tenant_id, LIMIT_REGISTERED) != 0)
+        return -1;
     int64_t n = store_value(store, SQL_count_settings, "i", owner);
     if (n < 0)
         return entry_failed(store, request);

@@ -1,9 +1,22 @@
 #include "relayd/registry.h"
 
 #include "relayd/entry.h"
+#include "relayd/limits.h"
+
+#include <errno.h>
+
+/* How long a list may be. */
+static size_t room_for(const struct request *request)
+{
+    return request_by_relay(request) ? SIZE_MAX : LIMIT_LIST;
+}
 
 static int rows_result(struct store *store, struct request *request, json_t *rows)
 {
+    if (rows == NULL && errno == E2BIG)
+        return fail(&request->failure, REASON_too_many_registered,
+                    "that list has more than %u MiB: ask the relay's administrator for it, or show one NAME",
+                    LIMIT_LIST >> 20);
     if (rows == NULL)
         return entry_failed(store, request);
     request_result(request, rows);
@@ -18,8 +31,8 @@ int registry_list_tenants(struct store *store, struct request *request)
 static int list_principals(struct store *store, struct request *request, enum entry_kind kind)
 {
     return rows_result(store, request,
-                       store_rows(store, SQL_list_principals, "itt", request->tenant_id, entry_kinds[kind],
-                                  (const char *)NULL));
+                       store_rows_within(store, room_for(request), SQL_list_principals, "itt",
+                                         request->tenant_id, entry_kinds[kind], (const char *)NULL));
 }
 
 int registry_list_devices(struct store *store, struct request *request)
@@ -37,7 +50,8 @@ int registry_list_clients(struct store *store, struct request *request)
 static json_t *list_keys(struct store *store, const struct request *request, const char *name)
 {
     size_t i;
-    json_t *row, *rows = store_rows(store, SQL_list_keys, "it", request->tenant_id, name);
+    json_t *row,
+        *rows = store_rows_within(store, room_for(request), SQL_list_keys, "it", request->tenant_id, name);
     if (!request_by_relay(request))
         json_array_foreach(rows, i, row)
             json_object_del(row, "home");
@@ -57,7 +71,8 @@ int registry_list_pending(struct store *store, struct request *request)
 int registry_list_endpoints(struct store *store, struct request *request)
 {
     return rows_result(store, request,
-                       store_rows(store, SQL_list_endpoints, "it", request->tenant_id, (const char *)NULL));
+                       store_rows_within(store, room_for(request), SQL_list_endpoints, "it",
+                                         request->tenant_id, (const char *)NULL));
 }
 
 /* The limits as they are stored; the live step makes them what is shown. */

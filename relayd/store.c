@@ -3,6 +3,7 @@
 #include "relayd/metrics.h"
 #include "schema/migrations.h"
 
+#include <errno.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -234,7 +235,8 @@ static json_t *column_value(sqlite3_stmt *statement, int column, const char *typ
     return json_string((const char *)sqlite3_column_text(statement, column));
 }
 
-static json_t *row_object(sqlite3_stmt *statement)
+/* Adds to *size what it takes at the least. */
+static json_t *row_object(sqlite3_stmt *statement, size_t *size)
 {
     json_t *row = json_object();
     for (int i = 0; i < sqlite3_column_count(statement); i++) {
@@ -243,25 +245,43 @@ static json_t *row_object(sqlite3_stmt *statement)
         char name[32];
         snprintf(name, sizeof(name), "%.*s", (int)len, column);
         json_object_set_new(row, name, column_value(statement, i, column + len));
+        *size += len + (size_t)sqlite3_column_bytes(statement, i);
     }
     return row;
 }
 
+/* Ends the query. */
+static json_t *read_rows(struct query *query, size_t max)
+{
+    int rc = 0;
+    size_t size = 0;
+    json_t *rows = json_array();
+    while (size <= max && (rc = query_next(query)) > 0)
+        json_array_append_new(rows, row_object(query->statement, &size));
+    query_end(query);
+    if (size <= max && rc == 0)
+        return rows;
+    json_decref(rows);
+    errno = size > max ? E2BIG : EIO;
+    return NULL;
+}
+
 json_t *store_rows(struct store *store, enum sql sql, const char *format, ...)
 {
-    int rc;
     va_list ap;
     va_start(ap, format);
     struct query *query = start(store, sql, format, ap);
     va_end(ap);
-    json_t *rows = json_array();
-    while ((rc = query_next(query)) > 0)
-        json_array_append_new(rows, row_object(query->statement));
-    query_end(query);
-    if (rc == 0)
-        return rows;
-    json_decref(rows);
-    return NULL;
+    return read_rows(query, SIZE_MAX);
+}
+
+json_t *store_rows_within(struct store *store, size_t max, enum sql sql, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    struct query *query = start(store, sql, format, ap);
+    va_end(ap);
+    return read_rows(query, max);
 }
 
 void store_relax(struct store *store)

@@ -49,6 +49,9 @@ int64_t store_value(struct store *store, enum sql sql, const char *format, ...);
  * that type under the name x. NULL on error. */
 json_t *store_rows(struct store *store, enum sql sql, const char *format, ...);
 
+/* The same; NULL with errno E2BIG if that has more than about max bytes. */
+json_t *store_rows_within(struct store *store, size_t max, enum sql sql, const char *format, ...);
+
 /* Frees the pages that SQLite keeps in case they are needed again: what a burst has read is held no longer.
  */
 void store_relax(struct store *store);

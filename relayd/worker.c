@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #define MAIL_BUDGET 16 /* mails a pass: a new connection costs a tenth of a millisecond */
 #define STOP_TICK_MS 20
@@ -268,8 +269,11 @@ static void free_worker(struct worker *worker)
 {
     struct loop *loop = &worker->loop;
     struct tenant *tenant, *next;
+    struct request *request, *later;
     if (loop->mailbox != NULL)
         drop_mail(mailbox_take(loop->mailbox, SIZE_MAX));
+    DL_FOREACH_SAFE(loop->waiting, request, later)
+        request_free(request);
     HASH_ITER(hh, loop->tenants, tenant, next)
         tenant_free(loop, tenant);
     if (worker->mail_event != NULL)

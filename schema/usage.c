@@ -74,6 +74,19 @@ static json_t *join_words(int argc, char *const argv[])
     return json_string(text);
 }
 
+/* What is lost here would be taken for not given: rules, an expiry. */
+static int put_value(json_t *args, const struct usage_arg *arg, json_t *value, char *error, size_t size)
+{
+    bool list = arg->option && arg->repeated;
+    if (list && json_object_get(args, arg->name) == NULL)
+        json_object_set_new(args, arg->name, json_array());
+    int rc = list ? json_array_append_new(json_object_get(args, arg->name), value)
+                  : json_object_set_new(args, arg->name, value);
+    if (rc != 0)
+        snprintf(error, size, "out of memory");
+    return rc;
+}
+
 /* Takes the option at argv[0]. Returns the number of words used, 0 on error. */
 static int take_option(const struct usage *usage, int argc, char *const argv[], json_t *args, char *error,
                        size_t size)
@@ -83,10 +96,8 @@ static int take_option(const struct usage *usage, int argc, char *const argv[], 
         snprintf(error, size, "unknown option %s", argv[0]);
         return 0;
     }
-    if (option->flag) {
-        json_object_set_new(args, option->name, json_true());
-        return 1;
-    }
+    if (option->flag)
+        return put_value(args, option, json_true(), error, size) == 0 ? 1 : 0;
     if (argc < 2) {
         snprintf(error, size, "option %s needs a value", argv[0]);
         return 0;
@@ -96,14 +107,7 @@ static int take_option(const struct usage *usage, int argc, char *const argv[], 
         snprintf(error, size, "the value of %s is not UTF-8 text", argv[0]);
         return 0;
     }
-    if (!option->repeated) {
-        json_object_set_new(args, option->name, value);
-    } else {
-        if (json_object_get(args, option->name) == NULL)
-            json_object_set_new(args, option->name, json_array());
-        json_array_append_new(json_object_get(args, option->name), value);
-    }
-    return 2;
+    return put_value(args, option, value, error, size) == 0 ? 2 : 0;
 }
 
 /* Gives the positional words their names. */
@@ -127,7 +131,8 @@ static int take_words(const struct usage *usage, int argc, char *const argv[], j
             snprintf(error, size, "%s is too long or not UTF-8 text", arg->name);
             return -1;
         }
-        json_object_set_new(args, arg->name, value);
+        if (put_value(args, arg, value, error, size) != 0)
+            return -1;
         used += words;
     }
     if (used < argc) {
@@ -178,6 +183,10 @@ json_t *usage_from_words(const struct usage *usage, int argc, char *const argv[]
     char *words[256];
     int count = 0;
     json_t *args = json_object();
+    if (args == NULL) {
+        snprintf(error, size, "out of memory");
+        return NULL;
+    }
     for (int i = 0; i < argc;) {
         /* "-" is a word: standard input. So is what begins with more dashes, such as a private key
          * that was pasted by mistake and must not be repeated. */

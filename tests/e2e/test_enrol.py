@@ -259,6 +259,9 @@ def test_a_flood_from_one_source_takes_nothing_from_others(relay):
         banners = list(pool.map(lambda _: ask_raw(relay), range(110)))
     assert all("not registered yet" in banner for banner in banners), "nobody is told how many wait"
     until(lambda: len(relay.logged("key SHA256:.* from 127.0.0.1 is not kept: ")) == 10, what="ten not kept")
+    rows = [row for row in relay.ctl("--tenant", "default", "events", "--count", "1000")
+            if (row["event"], row["reason"]) == ("enrol", "too_many_pending")]
+    assert sum(row["count"] for row in rows) == 10 and all(row["object"] == row["address"] == "" for row in rows), rows
     ask(late)
     wait_pending(relay, late)
     wait_pending(relay, early)

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import sqlite3
 import threading
 
 import paramiko
 import pytest
+from control import ControlSocket
 from faults import faults, make_faulty  # noqa: F401
 from net import echoes
 from procs import until
@@ -432,6 +434,70 @@ def test_commands_under_way_are_bounded(slow, keys):
     finally:
         for transport in transports:
             transport.close()
+
+
+def test_others_leave_an_administrator_room(slow):
+    """Half of what a tenant may have under way."""
+    relay, boss, disk = slow
+    relay.add_device("old", tenant="acme")
+    people = [relay.add_client(f"c{i}", tenant="acme") for i in range(3)]
+    transports = [person.paramiko() for person in people]
+    try:
+        order = held(disk, boss, "remove-device", "old")
+        asked = [transport.open_session() for transport in transports for _ in range(8)]
+        for channel in asked:
+            channel.exec_command("--json why")
+        until(lambda: sum(channel.exit_status_ready() for channel in asked) >= 8, what="what is too much is refused")
+        for channel in [channel for channel in asked if channel.exit_status_ready()]:
+            assert channel.recv_exit_status() == 1 and b"too_many_requests" in channel.recv(65536)
+        late = boss.ssh_pipes(command=["remove-client c1 --json"])
+        until(lambda: len(relay.logged(r"principal=boss session=\d+ logged in")) == 2, what="the administrator's login")
+        disk.hold_sync(False)
+        assert (order.wait(), late.wait()) == (0, 0)
+    finally:
+        for transport in transports:
+            transport.close()
+
+
+def test_a_busy_tenant_holds_up_no_other(slow, keys):
+    """Of all that it has under way, others wait for one."""
+    relay, boss, disk = slow
+    transport = boss.paramiko()
+    try:
+        before = disk.syncs
+        disk.hold_sync(True)
+        orders = [transport.open_session() for _ in range(9)]
+        for i, order in enumerate(orders):
+            order.exec_command(f"add-device --name d{i} {line_of(keys.new())}")
+        assert orders[8].recv_exit_status() == 1, "all before it are under way"
+        until(lambda: disk.syncs > before, what="the disk is waited for")
+        with ControlSocket(relay.socket) as relays, ControlSocket(relay.socket) as probe:
+            relays.request("add-tenant", {"name": "other"})
+            probe.send(b"?\n")
+            assert probe.answer()["ok"] is False, "what came before it is under way as well"
+            since = relay.mark()
+            disk.hold_sync(False)
+            assert relays.answer()["ok"] is True
+        assert [order.recv_exit_status() for order in orders[:8]] == [0] * 8
+        relay.wait_log("control: add-device --name d7 ", since)
+        order = [re.search(r"add-(?:tenant|device --name) (\w+)", text)[1] for text in relay.logged("control: add-", since)]
+        assert order.index("other") <= 1 and len(order) == 9, order
+    finally:
+        transport.close()
+
+
+def test_the_lists_of_a_tenant_are_bounded(relay, keys, acme):
+    """Their length is the time that the keeper has for nobody else."""
+    with sqlite3.connect(os.path.join(relay.state, "relayd.db")) as db:
+        (tenant,) = db.execute("SELECT id FROM tenants WHERE name = 'acme'").fetchone()
+        db.executemany("INSERT INTO principals (tenant_id, kind, name, created) VALUES (?, 'client', ?, 0)",
+                       ((tenant, f"c{i}") for i in range(2000)))
+        rule = "x" * 60 + ".x" * 90
+        db.executemany("INSERT INTO rules SELECT id, ? || id FROM principals WHERE name LIKE 'c%'",
+                       ((f"{i}.{rule}",) for i in range(20)))
+    assert "8 MiB" in refused(acme, "too_many_registered", "list", "clients")
+    assert len(done(acme, "list", "keys")) == 1 and len(done(acme, "show", "c7")["rules"]) == 20
+    assert len(relay.list("clients", "acme")) == 2001
 
 
 def test_answers_that_nobody_reads_are_bounded(relay, acme):

@@ -134,6 +134,19 @@ def test_what_ssh_is_given(fake):
     assert done.stderr == "-T|--|d|set-admin --json 'a b' on|" and done.returncode == 0, done
 
 
+@pytest.mark.parametrize("answer", [
+    r'{"status":"%s","kind":"%s","name":"%s","fingerprint":"%s","note":"%s","closed":{"sessions":1},"changed":["%s"]}',
+    r'{"known_hosts":"%s"}', r'{"a%s":"%s"}', r'[{"a%s":"%s"}]', '"%s"'])
+def test_who_answers_does_not_reach_the_terminal(answer, fake):
+    """It may be anybody."""
+    words = r"\u001b[31m\u009b\u202e\u007f"
+    ssh = fake("printf '%s\\n' '" + answer.replace("%s", words) + "'")
+    for options in ([], ["--json"]):
+        done = relayctl("--via", "x", "--ssh", ssh, *options, "show")
+        assert done.returncode == 0 and "31m" in done.stdout and done.stdout.isascii(), done
+        assert not set(done.stdout) & {"\x1b", "\x7f"} or options, done
+
+
 def test_who_removes_himself_sees_it(boss):
     assert boss.via("remove-client", "boss").stdout == "removed boss; closed 1 session and 0 bridges\n"
     assert boss.via("list", "devices").returncode == 3

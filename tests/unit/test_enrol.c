@@ -169,8 +169,8 @@ Test(enrol, in_a_full_tenant_the_greediest_gives_way)
     }
     cr_assert_eq(ask("default", n++, "198.51.100.1"), ENROL_KEPT);
     cr_expect_eq(store_value(registry, SQL_count_pending, "i", INT64_C(1)), LIMIT_PENDING);
-    cr_assert_eq(ask("default", n++, "198.51.100.1"), ENROL_KEPT);
-    cr_assert_eq(ask("default", n++, "198.51.100.2"), ENROL_KEPT);
+    cr_assert_eq(ask("default", n++, "198.51.100.1"), ENROL_TOOK);
+    cr_assert_eq(ask("default", n++, "198.51.100.2"), ENROL_TOOK);
     cr_expect_eq(ask("default", n, "192.0.2.1"), ENROL_FULL, "it has its share");
     cr_assert_eq(store_commit(registry), 0);
     cr_expect_eq(count("default"), LIMIT_PENDING);

@@ -1,6 +1,8 @@
 /* What set-endpoint stores, and what takes it away again. */
 #include "relayd/registry.h"
 
+#include "relayd/limits.h"
+
 #include "keys.h"
 #include "requests.h"
 #include "support.h"
@@ -190,4 +192,19 @@ Test(registry_endpoint, other_tenants_are_another_world)
     cr_expect_str_eq(listed("raspi", 22), "raspi|ours|off");
     cr_expect_eq(run_in("acme", "remove-tenant", "{'tenant':'acme'}"), REASON_none);
     cr_expect_str_eq(listed("raspi", 22), "raspi|ours|off");
+}
+
+Test(registry_endpoint, a_tenant_has_its_bound)
+{
+    cr_assert_eq(store_begin(registry), 0);
+    for (int64_t port = 1; port <= LIMIT_REGISTERED; port++)
+        cr_assert_eq(store_run(registry, SQL_set_setting, "itiiti", INT64_C(1), "other", port, INT64_C(2),
+                               "x", INT64_C(0)),
+                     1);
+    cr_assert_eq(store_commit(registry), 0);
+    expect_refused(REASON_too_many_registered,
+                   run_self("default", "set-endpoint", "{'endpoint':'raspi:1','note':'x'}"));
+    expect_done("set", run_self("default", "set-endpoint", "{'endpoint':'other:1','note':''}"));
+    expect_done("set", run_self("default", "set-endpoint", "{'endpoint':'raspi:1','note':'x'}"));
+    expect_done("set", run("set-endpoint", "{'endpoint':'raspi:2','note':'the relay is free'}"));
 }

@@ -119,6 +119,32 @@ Test(usage, flags)
 
 /* ---- Words ---- */
 
+static size_t allocations; /* until one fails */
+
+static void *fail_one(size_t size)
+{
+    return allocations-- == 1 ? NULL : malloc(size);
+}
+
+/* A rule or an expiry that is lost on the way would leave more rights than were meant. */
+Test(usage, without_memory_nothing_is_left_out)
+{
+    const char *const *words = WORDS("--name", "n", "--allow", "a", "--expires", "8h", "--allow", "b", "k");
+    json_t *whole = from_words(ADD, words), *args = NULL;
+    cr_assert_not_null(whole);
+    json_set_alloc_funcs(fail_one, free);
+    for (size_t n = 1; args == NULL; n++) {
+        cr_assert_lt(n, 1000);
+        allocations = n;
+        args = from_words(ADD, words);
+        cr_assert(args == NULL || json_equal(args, whole), "allocation %zu", n);
+        cr_assert(args == NULL || n > 10);
+    }
+    json_set_alloc_funcs(malloc, free);
+    json_decref(args);
+    json_decref(whole);
+}
+
 Test(usage, options_stand_anywhere)
 {
     expect_args(ADD, WORDS("ssh-ed25519", "AAAA", "me"), "{\"key\":\"ssh-ed25519 AAAA me\"}");
