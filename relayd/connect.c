@@ -48,11 +48,14 @@ static struct publication *find_publication(const struct session *client, const 
 /* The exact reason of a not_reachable, for administrators alone. */
 static enum reason why_unreachable(const struct session *session, const char *name, uint16_t port)
 {
+    bool own;
+    int64_t owner = directory_owner(session->tenant->directory, name, &own);
+    if (owner == 0)
+        return REASON_no_such_name;
     if (!rules_allow(&session->principal->rules, name, port))
         return REASON_no_rule;
-    bool own;
-    bool known = directory_owner(session->tenant->directory, name, &own) != 0;
-    return known ? REASON_offline : REASON_no_such_name;
+    const struct principal *device = principal_find(session->tenant, owner);
+    return device != NULL && device->nsessions > 0 ? REASON_not_published : REASON_offline;
 }
 
 /* May this session ask for host:port? On success *name is set; a device may only reach what this same

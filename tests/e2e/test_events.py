@@ -61,10 +61,11 @@ def test_what_devices_and_clients_do(relay, net):
 
 
 def test_what_is_refused_has_its_reason_and_for_administrators_its_cause(relay, attach):  # noqa: F811
-    eve, alice = attach(relay.add_device("eve")), attach(relay.add_client("alice", allow=["eve:1-9", "web:1"]))
+    eve, alice = attach(relay.add_device("eve")), attach(relay.add_client("alice", allow=["eve:1-9", "web:1", "away:1"]))
     other = relay.add_device("other")
+    relay.add_device("away")
     assert eve.publish(b"eve", 1) == 1 and eve.publish(b"elsewhere", 1) is None
-    for host, port in ((b"eve", 22), (b"eve", 2), (b"web", 1), (b"", 1)):
+    for host, port in ((b"eve", 22), (b"eve", 2), (b"web", 1), (b"wbe", 1), (b"away", 1), (b"", 1)):
         number = alice.direct(host, port)
         assert alice.opened(number) is None
     def cause(name_port):
@@ -72,7 +73,9 @@ def test_what_is_refused_has_its_reason_and_for_administrators_its_cause(relay, 
         return row["reason"], row["cause"]
     event(relay, event="publish", principal="eve", object="elsewhere:1", reason="not_allowed", cause="not_allowed")
     assert cause("eve:22") == ("not_reachable", "no_rule")
-    assert cause("eve:2") == ("not_reachable", "offline")
+    assert cause("eve:2") == ("not_reachable", "not_published")
+    assert cause("away:1") == ("not_reachable", "offline")
+    assert cause("wbe:1") == ("not_reachable", "no_such_name")
     assert cause("web:1") == ("not_reachable", "no_such_name")
     assert cause(":1") == ("loopback", "loopback")
     assert relay.stranger().run(command=["whoami"]).returncode == 255

@@ -56,6 +56,7 @@ def test_a_port_that_is_not_published(world):
     alice = world.person("alice")
     told(mistake(alice, "ssh -W raspi:23 -p 2222 relay.example.net"), "open failed")
     told(why(alice), "raspi:23", "no such endpoint is online for you")
+    told(world.person("relay").run("relayctl events").stdout, "raspi:23", "not_published")
 
 
 def test_a_device_that_is_away(world):
