@@ -188,8 +188,9 @@ void console_open(struct session *session, ssh_message message)
 static void on_event(struct follower *follower, const struct audit_event *event)
 {
     struct console *console = (struct console *)((char *)follower - offsetof(struct console, follower));
-    char line[FEED_LINE_SIZE];
-    if (console->state != CONSOLE_SHELL || !feed_line(console->channel->session, event, line))
+    char line[FEED_LINE_SIZE] = "too much happened at once: some of it is not shown here";
+    if (console->state != CONSOLE_SHELL ||
+        (event != NULL && !feed_line(console->channel->session, event, line)))
         return;
     screen_tell(&console->screen, line, time(NULL));
     chan_mark(console->channel);
