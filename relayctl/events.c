@@ -10,7 +10,6 @@
 #include <time.h>
 
 #define PAGE 1000 /* the most that relayd puts in one answer */
-#define PAUSE_S 1 /* between looks for what is new */
 
 static volatile sig_atomic_t interrupted;
 
@@ -167,7 +166,7 @@ static int show_all(const struct events_source *source, json_t *args, json_t *do
         more = show_page(answer, args, document, as_json);
         json_decref(answer);
         if (follow && !more && !interrupted)
-            nanosleep(&(struct timespec){ .tv_sec = PAUSE_S }, NULL);
+            nanosleep(&(struct timespec){ .tv_sec = source->pause }, NULL);
     } while (!interrupted && pages && (more || follow));
     return interrupted ? CTL_DONE : status;
 }

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 
 import pytest
-from procs import SLOW
+from procs import SLOW, until
 from relay import RELAYCTL
 
 
@@ -132,6 +132,16 @@ def test_what_ssh_is_given(fake):
     assert done.stderr == "-o|A b|-T|--|-oProxyCommand=x|show --json 'it'\\''s'|", done
     done = relayctl("--via", "d", "--ssh", ssh, "set-admin", "a b", "on", env=env)
     assert done.stderr == "-T|--|d|set-admin --json 'a b' on|" and done.returncode == 0, done
+
+
+@pytest.mark.parametrize("words", [["events", "--follow"], ["list", "devices", "--watch"]], ids=lambda words: words[0])
+def test_who_goes_on_looking_does_not_fill_the_trail_with_logins(words, folder, procs, fake):
+    times = os.path.join(folder, "times")
+    ssh = fake(f"date +%s >>'{times}'; echo '[]'\n")
+    procs.spawn([RELAYCTL, "--via", "relay", "--ssh", ssh, *words])
+    until(lambda: os.path.exists(times) and len(open(times).read().split()) == 2, 30, "a second look")
+    first, second = map(int, open(times).read().split())
+    assert second - first >= 9
 
 
 def test_who_removes_himself_sees_it(boss):
