@@ -5,10 +5,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static void print_json(const json_t *value)
+void print_json(const json_t *value, size_t flags)
 {
-    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    json_dumpf(value, stdout, flags | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
     putchar('\n');
+}
+
+int print_text(const char *text)
+{
+    int n = 0;
+    for (; *text != '\0'; text++, n++)
+        putchar(*text < 0x20 || *text > 0x7e ? '?' : *text);
+    return n;
 }
 
 static const char *text_of(const json_t *object, const char *key)
@@ -20,8 +28,10 @@ static const char *text_of(const json_t *object, const char *key)
 static void print_word(const json_t *object, const char *key)
 {
     const char *text = text_of(object, key);
-    if (*text != '\0')
-        printf(" %s", text);
+    if (*text == '\0')
+        return;
+    putchar(' ');
+    print_text(text);
 }
 
 /* "; at the next start: listen workers" */
@@ -31,18 +41,24 @@ static void print_list(const json_t *result, const char *key, const char *title)
     size_t i;
     if (json_array_size(names) > 0)
         printf("; %s:", title);
-    json_array_foreach(names, i, name)
-        printf(" %s", json_string_value(name));
+    json_array_foreach(names, i, name) {
+        putchar(' ');
+        print_text(json_string_value(name) != NULL ? json_string_value(name) : "");
+    }
 }
 
 /* ": bridges 10", if that is what was set. */
 static void print_limit(const json_t *result)
 {
     const json_t *value = json_object_get(result, "value");
+    if (value == NULL)
+        return;
+    putchar(':');
+    print_word(result, "limit");
     if (json_is_integer(value))
-        printf(": %s %lld", text_of(result, "limit"), (long long)json_integer_value(value));
-    else if (value != NULL)
-        printf(": %s none", text_of(result, "limit"));
+        printf(" %lld", (long long)json_integer_value(value));
+    else
+        printf(" none");
 }
 
 /* ", administrator: no", if that was set. */
@@ -56,8 +72,9 @@ static void print_admin(const json_t *result)
 /* "9990 devices added, 10 unchanged, 0 updated" */
 static void print_batch(const json_t *result)
 {
-    printf("%lld %ss added, %lld unchanged, %lld updated",
-           (long long)json_integer_value(json_object_get(result, "added")), text_of(result, "kind"),
+    printf("%lld", (long long)json_integer_value(json_object_get(result, "added")));
+    print_word(result, "kind");
+    printf("s added, %lld unchanged, %lld updated",
            (long long)json_integer_value(json_object_get(result, "unchanged")),
            (long long)json_integer_value(json_object_get(result, "updated")));
 }
@@ -65,7 +82,7 @@ static void print_batch(const json_t *result)
 /* "added device raspi SHA256:..." */
 static void print_one(const json_t *result)
 {
-    printf("%s", text_of(result, "status"));
+    print_text(text_of(result, "status"));
     print_word(result, "kind");
     print_word(result, "name");
     print_word(result, "fingerprint");
@@ -95,18 +112,22 @@ static void print_change(const json_t *result)
     print_list(result, "changed", "changed now");
     print_list(result, "restart", "at the next start");
     putchar('\n');
-    if (*text_of(result, "note") != '\0')
-        printf("note: %s\n", text_of(result, "note"));
+    if (*text_of(result, "note") == '\0')
+        return;
+    printf("note:");
+    print_word(result, "note");
+    putchar('\n');
 }
 
 void print_result(json_t *result, int as_json)
 {
     if (as_json) {
-        print_json(result);
+        print_json(result, JSON_INDENT(2));
     } else if (json_object_get(result, "status") != NULL) {
         print_change(result);
     } else if (json_object_get(result, "known_hosts") != NULL) {
-        printf("%s\n", text_of(result, "known_hosts"));
+        print_text(text_of(result, "known_hosts"));
+        putchar('\n');
     } else {
         char *text = text_render(result);
         fputs(text != NULL ? text : "out of memory\n", stdout);
@@ -121,7 +142,7 @@ void print_error(json_t *error, int as_json)
     free(message);
     if (as_json) {
         json_t *object = json_pack("{s:O}", "error", error);
-        print_json(object);
+        print_json(object, JSON_INDENT(2));
         json_decref(object);
     }
 }

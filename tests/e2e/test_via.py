@@ -1,8 +1,10 @@
 """relayctl --via: the same commands, tables and exit codes over a stock ssh."""
 
 import os
+import re
 import shlex
 import subprocess
+from json import dumps
 
 import pytest
 from procs import SLOW, until
@@ -132,6 +134,20 @@ def test_what_ssh_is_given(fake):
     assert done.stderr == "-o|A b|-T|--|-oProxyCommand=x|show --json 'it'\\''s'|", done
     done = relayctl("--via", "d", "--ssh", ssh, "set-admin", "a b", "on", env=env)
     assert done.stderr == "-T|--|d|set-admin --json 'a b' on|" and done.returncode == 0, done
+
+
+@pytest.mark.parametrize("answer", [
+    {key: f"\033]0;{key}\007\u009b31m\n" for key in ("status", "kind", "name", "fingerprint", "note", "limit", "value")},
+    {"status": "\033", "added": 1, "kind": "\033c", "changed": ["\033c", 1], "restart": ["\u009b"]},
+    {"known_hosts": "\033c"}, {"error": {"code": "\033", "message": "\033c\u009b"}},
+    [{"\033a": "\u009b", "id": 1, "time": "\033", "object": "\033c\u009b"}]], ids=lambda answer: str(list(answer))[:30])
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["", "json"])
+def test_what_the_other_end_says_does_not_steer_the_terminal(answer, json, fake):
+    ssh = fake(f"printf %s {shlex.quote(dumps(answer))}; exit {int('error' in answer)}")
+    for words in (["list", "devices"], ["events"]):
+        done = relayctl("--via", "x", "--ssh", ssh, *json, *words)
+        assert done.returncode == int("error" in answer)
+        assert not re.search("[^\n -~]", done.stdout + done.stderr), done
 
 
 @pytest.mark.parametrize("words", [["events", "--follow"], ["list", "devices", "--watch"]], ids=lambda words: words[0])
