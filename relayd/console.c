@@ -73,6 +73,12 @@ static void count_screen(struct console *console)
                  evbuffer_get_length(console->screen.out) + evbuffer_get_length(console->screen.err));
 }
 
+static bool has_room(const struct session *session)
+{
+    return session->principal->unread < LIMIT_UNREAD_PRINCIPAL &&
+           session->tenant->unread < LIMIT_UNREAD_TENANT;
+}
+
 static void console_free(struct console *console)
 {
     if (console->unread > 0)
@@ -192,7 +198,10 @@ static void on_event(struct follower *follower, const struct audit_event *event)
     if (console->state != CONSOLE_SHELL ||
         (event != NULL && !feed_line(console->channel->session, event, line)))
         return;
-    screen_tell(&console->screen, line, time(NULL));
+    if (console->unread > 0 && !has_room(console->channel->session))
+        console->screen.lost++; /* a thousand shells that nobody reads hold a lot, too */
+    else
+        screen_tell(&console->screen, line, time(NULL));
     chan_mark(console->channel);
 }
 
@@ -407,9 +416,7 @@ static enum reason may_begin(const struct session *session)
                  ((const struct console *)channel->owner)->state != CONSOLE_WAITING;
     if (begun >= LIMIT_CONSOLES)
         return REASON_too_many_channels;
-    bool read = session->principal->unread < LIMIT_UNREAD_PRINCIPAL &&
-                session->tenant->unread < LIMIT_UNREAD_TENANT;
-    return read ? REASON_none : REASON_too_many_requests;
+    return has_room(session) ? REASON_none : REASON_too_many_requests;
 }
 
 /* The first shell or exec starts the channel (RFC 4254, 6.5). */
