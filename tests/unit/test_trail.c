@@ -229,6 +229,21 @@ Test(trail, what_is_too_old_goes_also_of_tenants_that_are_gone)
     cr_expect_str_eq(objects("*", "{}"), "future ");
 }
 
+Test(trail, rows_that_somebody_else_has_deleted_are_not_trimmed_for_ever, .timeout = 60)
+{
+    happen(1, 0, 10);
+    settle();
+    struct query *query = store_query(registry, SQL_expire_events, "ii", time(NULL) + 100, INT64_C(1000));
+    while (query_next(query) > 0)
+        continue;
+    query_end(query);
+    keep(3600, 5);
+    settle();
+    happen(1, 0, 7);
+    settle();
+    cr_expect_str_eq(objects("default", "{}"), "2 3 4 5 6 ");
+}
+
 Test(trail, a_long_queue_is_written_whole)
 {
     happen(1, 0, 10000);
