@@ -29,8 +29,8 @@ static json_t *make_line(const char *file, size_t number, char *line, size_t len
         return complain(file, number, "that is a private key, which must never leave its owner");
     if (len > USAGE_VALUE_MAX)
         return complain(file, number, "it is too long");
-    json_t *text = json_stringn(line, len);
-    return text != NULL && strlen(line) == len ? text : complain(file, number, "that is no UTF-8 text");
+    json_t *text = strlen(line) == len ? json_string(line) : NULL;
+    return text != NULL ? text : complain(file, number, "that is no UTF-8 text");
 }
 
 static json_t *read_lines(const char *file, FILE *in)

@@ -40,11 +40,9 @@ void auth_begin(struct session *session)
     set_tick(session);
 }
 
-/* What has arrived and is not read yet is no silence: then relayd is the slow one. */
 void auth_tick(struct session *session)
 {
-    bool heard = session->io_due || session->socket.in_bytes != session->heard_at;
-    session->silent = heard ? 0 : session->silent + 1;
+    session->silent = session->socket.in_bytes != session->heard_at ? 0 : session->silent + 1;
     session->heard_at = session->socket.in_bytes;
     if (session->loop->now >= session->login_by)
         session_close(session, REASON_login_timeout, NULL);

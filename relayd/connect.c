@@ -1,5 +1,6 @@
 #include "relayd/connect.h"
 
+#include "relayd/clock.h"
 #include "relayd/metrics.h"
 #include "relayd/proxy.h"
 #include "relayd/publish.h"
@@ -151,13 +152,6 @@ static const char *endpoint_text(const struct connect *connect, char text[NAME_S
     return text;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Its sessions may be gone by now. */
 static void record_end(const struct connect *connect, enum reason reason)
 {
@@ -180,7 +174,7 @@ static void record_end(const struct connect *connect, enum reason reason)
                                  .peer = connect->device_name,
                                  .bytes_up = up,
                                  .bytes_down = down,
-                                 .duration = now_ms() - connect->bridged };
+                                 .duration = clock_ms() - connect->bridged };
     tenant_event(connect->tenant, &event);
 }
 
@@ -439,7 +433,7 @@ static int introduce(struct connect *connect)
 static void record_begin(struct connect *connect)
 {
     char endpoint[NAME_SIZE + 8];
-    connect->bridged = now_ms();
+    connect->bridged = clock_ms();
     struct audit_event event = { .kind = EVENT_connect, .object = endpoint, .peer = connect->device_name };
     session_log_event(connect->client, LOG_LEVEL_INFO, &event,
                       "bridge %llu opened to %s (device session %llu)", (unsigned long long)connect->id,

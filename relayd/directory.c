@@ -15,12 +15,14 @@ struct owned {
     unsigned nowned; /* of a device: names outside its own */
     UT_hash_handle hh;
     UT_hash_handle by_device;
+    struct owned *prev, *next; /* of the names that are no device's own */
     char name[];
 };
 
 struct directory {
     struct owned *owned;
     struct owned *devices;
+    struct owned *outside; /* names that are no device's own: often few, where there are many devices */
     struct endpoint *endpoints;
     unsigned next_free; /* where the search for a free port goes on */
 };
@@ -45,6 +47,8 @@ static void owned_free(struct directory *directory, struct owned *owned)
     HASH_DEL(directory->owned, owned);
     if (owned->device)
         HASH_DELETE(by_device, directory->devices, owned);
+    else
+        DL_DELETE(directory->outside, owned);
     free(owned);
 }
 
@@ -84,6 +88,8 @@ static int add_owned(struct directory *directory, const char *name, int64_t prin
         HASH_ADD(by_device, directory->devices, principal, sizeof(owned->principal), owned);
         if (owned->by_device.tbl == NULL)
             goto fail_device;
+    } else {
+        DL_APPEND(directory->outside, owned);
     }
     struct owned *owner = device ? NULL : find_device(directory, principal);
     if (owner != NULL)
@@ -101,10 +107,10 @@ fail:
 /* After a change of the device's name: a name that it owned may be its own now. */
 static void count_owned(struct directory *directory, int64_t principal)
 {
-    struct owned *owned, *next, *device = find_device(directory, principal);
+    struct owned *owned, *device = find_device(directory, principal);
     device->nowned = 0;
-    HASH_ITER(hh, directory->owned, owned, next)
-        device->nowned += !owned->device && owned->principal == principal;
+    DL_FOREACH(directory->outside, owned)
+        device->nowned += owned->principal == principal;
 }
 
 int directory_set_device(struct directory *directory, int64_t principal, const char *name)

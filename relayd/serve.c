@@ -138,13 +138,14 @@ static void serve_channels(struct session *session)
 
 static void serve_session(struct session *session)
 {
-    if (session->timer_due)
-        on_timer_due(session);
     if (session->state == SESSION_DEAD || !sshio_alive(session->ssh)) {
         session_touch(session);
         return;
     }
     bool flooded = session->io_due && read_some(session);
+    /* What had arrived by then is no silence, and an end is no word. */
+    if (session->timer_due && session->state != SESSION_DEAD && sshio_alive(session->ssh))
+        on_timer_due(session);
     watch_serve(session);
     if (flooded || session->state == SESSION_HANDOVER)
         return;

@@ -264,6 +264,11 @@ json_t *store_rows(struct store *store, enum sql sql, const char *format, ...)
     return NULL;
 }
 
+void store_relax(struct store *store)
+{
+    sqlite3_db_release_memory(store->db);
+}
+
 int64_t store_last_id(struct store *store)
 {
     return sqlite3_last_insert_rowid(store->db);

@@ -49,6 +49,10 @@ int64_t store_value(struct store *store, enum sql sql, const char *format, ...);
  * that type under the name x. NULL on error. */
 json_t *store_rows(struct store *store, enum sql sql, const char *format, ...);
 
+/* Frees the pages that SQLite keeps in case they are needed again: what a burst has read is held no longer.
+ */
+void store_relax(struct store *store);
+
 int64_t store_last_id(struct store *store);
 
 int store_begin(struct store *store);

@@ -1,6 +1,7 @@
 #include "relayd/trail.h"
 
 #include "relayd/audit.h"
+#include "relayd/clock.h"
 #include "relayd/hash.h"
 #include "relayd/log.h"
 #include "relayd/metrics.h"
@@ -35,13 +36,6 @@ static struct trail {
     int64_t age;      /* in seconds; the others are in ms of the monotonic clock */
     int64_t count;
 } trail;
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void trail_configure(const struct config *config)
 {
@@ -163,7 +157,7 @@ static int drop_old(struct store *store)
     for (; (rc = query_next(query)) > 0; n++)
         count_rows(query_int(query, 0), -1);
     query_end(query);
-    trail.age_at = now_ms() + (n == STEP_PRUNE ? 0 : pause > 0 ? pause * 1000 : 1000);
+    trail.age_at = clock_ms() + (n == STEP_PRUNE ? 0 : pause > 0 ? pause * 1000 : 1000);
     return rc;
 }
 
@@ -183,7 +177,7 @@ static int step(struct store *store, int (*work)(struct store *store))
     metrics_add(METRIC_store_errors, 1);
     store_rollback_aside(store);
     forget_counts();
-    trail.retry_at = now_ms() + RETRY_MS;
+    trail.retry_at = clock_ms() + RETRY_MS;
     if (!failed_before)
         log_error("the audit trail cannot be written, and waits: %s", why);
     return -1;
@@ -212,7 +206,9 @@ static int write_some(struct store *store)
         return -1;
     }
     metrics_add(METRIC_events_written, free_rows(STEP));
-    trail.write_at = trail.rows != NULL ? now_ms() : 0;
+    trail.write_at = trail.rows != NULL ? clock_ms() : 0;
+    if (trail.rows == NULL)
+        store_relax(store);
     return 0;
 }
 
@@ -226,7 +222,7 @@ static bool has_news(void)
 
 void trail_serve(struct store *store)
 {
-    int64_t now = now_ms();
+    int64_t now = clock_ms();
     if (trail.write_at == 0 && has_news())
         trail.write_at = now + PERIOD_MS;
     if (now < trail.retry_at)
@@ -241,7 +237,7 @@ void trail_serve(struct store *store)
 
 int trail_delay(void)
 {
-    int64_t now = now_ms(), next = trail.age_at;
+    int64_t now = clock_ms(), next = trail.age_at;
     if (find_excess() != NULL)
         next = now;
     if (trail.write_at != 0 && trail.write_at < next)

@@ -342,6 +342,23 @@ def test_a_tenant_of_an_old_name_reads_nothing_of_it(relay):
     assert len(events(relay, principal="control")) == 4
 
 
+def test_a_tenants_administrator_reads_his_own_and_nothing_else(relay):
+    relay.add_tenant("acme")
+    boss = relay.add_admin("boss", tenant="acme")
+    relay.add_client("alice")
+    relay.add_client("mallory", tenant="acme")
+    assert relay.stranger().run(command=["whoami"]).returncode == 255
+    assert boss.order("remove-client", "mallory")[0] == 0
+    assert boss.order("remove-client", "alice")[1]["error"]["code"] == "not_found"
+    for args in ([], ["--after", "0"], ["--since", "1d"], ["--principal", "control"], ["--principal", "alice"]):
+        status, rows = boss.order("events", *args)
+        assert status == 0 and {row["tenant"] for row in rows} <= {"acme"}, (args, rows)
+    status, rows = boss.order("events", "--principal", "boss")
+    assert [(row["object"], row["reason"], row["address"]) for row in rows if row["principal"] == "boss" and
+            row["event"] == "command"] == [("remove-client mallory", "", "127.0.0.1"),
+                                           ("remove-client alice", "not_found", "127.0.0.1")]
+
+
 # ---- relayctl events
 
 

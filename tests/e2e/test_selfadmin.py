@@ -389,8 +389,10 @@ def test_traffic_goes_on_while_a_command_waits(slow, net, keys):
 def test_who_leaves_before_the_answer_changes_nothing_of_it(slow, keys):
     relay, boss, disk = slow
     since = relay.mark()
-    order = held(disk, boss, "add-device", "--name", "new", *line_of(keys.new()).split())
-    order.kill()
+    disk.hold_sync(True)
+    transport = boss.paramiko()
+    transport.open_session().exec_command("add-device --name new " + line_of(keys.new()))  # it is under way then
+    transport.close()
     relay.wait_log(r"principal=boss session=\d+ closed", since)
     disk.hold_sync(False)
     until(lambda: "new" in [row["name"] for row in relay.list("devices", "acme")], what="what was begun")

@@ -95,7 +95,7 @@ def test_one_who_is_no_administrator(relay, boss):
 
 @pytest.mark.parametrize("words,says", [
     (["list", "tenants"], "known are: devices, clients"), (["limit", "sessions", "1"], "unknown command limit"),
-    (["add-device"], "key, --pending or --batch is missing"), (["list", "devices", "x"], 'no use for "x"'), ([], "usage: relayctl"),
+    (["rename", "pi"], "new-name is missing"), (["list", "devices", "x"], 'no use for "x"'), ([], "usage: relayctl"),
     (["--tenant", "acme", "list", "devices"], "the tenant is the one that the login selects")])
 def test_a_wrong_line_is_2(words, says, boss):
     done = boss.via(*words)
