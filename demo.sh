@@ -212,8 +212,12 @@ publish() {
 	until_true "the publish of web.raspi" is_online web.raspi
 	until_true "the publish of raspi" is_online raspi
 	run "relayctl list endpoints"
-	say "Nothing listens on those ports at the relay: a name is an entry in its directory."
+	say "A name is an entry in the relay's directory: this is what alice may reach."
 	run "ssh -F alice.conf relay ls" web.raspi:80
+	if command -v ss >/dev/null; then
+		say "Its own port is the only one on which the relay listens."
+		run "ss -Hltnp | grep pid=$relayd_pid," ":$relay_port "
+	fi
 }
 
 fetch() {
@@ -241,8 +245,10 @@ refuse() {
 	run "ssh -F bob.conf -W web.raspi:80 relay" || status=$?
 	[ $status -ne 0 ] || die "a client of another tenant was let through"
 	echo "(refused, as it should be: exit status $status)"
-	say "The relay's log names who, what and why."
-	run "grep 'principal=bob.* refused' relayd.log" "not_reachable"
+	say "Who was refused can ask why ..."
+	run "ssh -F bob.conf relay why" "not_reachable"
+	say "... and the administrator sees who, what and the cause that bob is not told."
+	run "grep 'principal=bob.* refused' relayd.log" "there is no such name"
 }
 
 show_what_to_try() {
@@ -259,6 +265,7 @@ show_what_to_try() {
 		curl http://127.0.0.1:$local_port/                    # the local port of before
 		relayctl list sessions                          # also: devices, clients, keys, endpoints, bridges, tenants
 		relayctl remove-client alice                    # cuts what alice has open
+		relayctl events --follow                        # who does what
 		tail -f relayd.log
 
 		# Ctrl-C here ends it and removes the folder.

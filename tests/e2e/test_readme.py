@@ -176,7 +176,7 @@ def test_two_customers(reader):
     reader.run("relay", "relayctl --tenant acme add-client --name wile --admin wile.pub")
     reader.run("relay", "relayctl --tenant globex add-device --name raspi globex.pub")
     reader.run("wile", 'ssh -p 2222 acme@relay.example.net add-device --name raspi "$(cat acme.pub)"')
-    acme.start("ssh -N -R 22:localhost:22 -p 2222 acme@relay.example.net")
+    reader.start("acmepi", "ssh -N -R 22:localhost:22 -p 2222 acme@relay.example.net")
     globex.start("ssh -N -R 23:localhost:22 -p 2222 globex@relay.example.net")
     reader.relay.wait_published("raspi:22", tenant="acme")
     reader.relay.wait_published("raspi:23", tenant="globex")

@@ -85,7 +85,7 @@ def test_what_was_refused_before_the_shell_was_open_is_shown(relay, net, raspi):
     """ssh asks for its forwards first."""
     terminal = shell(raspi, "-R", f"22:localhost:{net.echo().port}", "-R", "kiosk:80:localhost:80")
     terminal.expect("relayctl allow")
-    assert lines(terminal) == ['refused publish "kiosk:80": not_allowed: no rule lets this device publish that name: '
+    assert lines(terminal) == ['refused publish "kiosk:80": not_allowed: no rule lets this device publish that: '
                                'see relayctl allow']
 
 
@@ -164,8 +164,8 @@ def test_a_client_sees_its_own_refusals_with_the_remedy(relay, alice):
     terminal = shell(alice)
     alice.through_W("nobody:22").finish()
     terminal.expect("RELAY ls")
-    assert lines(terminal) == ['refused connect "nobody:22": not_reachable: there is no such endpoint online that you may '
-                               'reach: see ssh RELAY ls']
+    assert lines(terminal) == ['refused connect "nobody:22": not_reachable: no such endpoint is online for you: '
+                               'see ssh RELAY ls']
 
 
 def test_nothing_else_is_shown_to_a_client(relay, net, raspi, alice):
