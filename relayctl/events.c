@@ -10,7 +10,6 @@
 #include <time.h>
 
 #define PAGE 1000 /* the most that relayd puts in one answer */
-#define PAUSE_S 1 /* between looks for what is new */
 
 static volatile sig_atomic_t interrupted;
 
@@ -28,12 +27,10 @@ static const char *text_of(const json_t *row, const char *key)
     return text != NULL ? text : "";
 }
 
-/* At least so wide, "-" if there is nothing; bytes that a terminal might take for more than text as '?'. */
+/* At least so wide, "-" if there is nothing. */
 static void put(const char *text, int width)
 {
-    int used = 0;
-    for (text = *text != '\0' ? text : "-"; *text != '\0'; text++, used++)
-        putchar(*text < 0x20 || *text > 0x7e ? '?' : *text);
+    int used = print_text(*text != '\0' ? text : "-");
     printf("%*s", used < width ? width - used : 0, "");
 }
 
@@ -92,12 +89,10 @@ static void put_rows(json_t *rows, json_t *document, int as_json)
         return;
     }
     json_array_foreach(rows, i, row) {
-        if (!as_json) {
+        if (as_json)
+            print_json(row, JSON_COMPACT);
+        else
             put_line(row);
-        } else {
-            json_dumpf(row, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
-            putchar('\n');
-        }
     }
     fflush(stdout);
 }
@@ -167,7 +162,7 @@ static int show_all(const struct events_source *source, json_t *args, json_t *do
         more = show_page(answer, args, document, as_json);
         json_decref(answer);
         if (follow && !more && !interrupted)
-            nanosleep(&(struct timespec){ .tv_sec = PAUSE_S }, NULL);
+            nanosleep(&(struct timespec){ .tv_sec = source->pause }, NULL);
     } while (!interrupted && pages && (more || follow));
     return interrupted ? CTL_DONE : status;
 }

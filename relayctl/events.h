@@ -9,6 +9,7 @@ struct events_source {
     json_t *(*ask)(const void *context, json_t *args);
     void (*wait)(const void *context);
     const void *context;
+    int pause; /* seconds between looks for what is new */
 };
 
 /* `relayctl events`: page after page, if --since asks for more than one, and with `follow` what comes then,

@@ -225,6 +225,11 @@ static json_t *exchange(const struct options *options, const struct command *com
 
 /* ---- events ---- */
 
+/* Seconds between looks. Over SSH each is a login, and that is an event, too. */
+#define PAUSE 1
+#define PAUSE_WATCH 2
+#define PAUSE_VIA 10
+
 struct conversation {
     const struct options *options;
     const struct command *command;
@@ -249,7 +254,8 @@ static void wait_for_relayd(const void *context)
 static int run_events(const struct options *options, const struct command *command, json_t *args)
 {
     struct conversation conversation = { options, command };
-    struct events_source source = { ask, wait_for_relayd, &conversation };
+    struct events_source source = { ask, wait_for_relayd, &conversation,
+                                    options->via != NULL ? PAUSE_VIA : PAUSE };
     return events_run(&source, args, options->json, options->follow);
 }
 
@@ -285,8 +291,9 @@ static int run_watch(const struct options *options, const struct command *comman
 {
     struct conversation conversation = { options, command };
     char title[160];
+    int pause = options->via != NULL ? PAUSE_VIA : PAUSE_WATCH;
     struct watch watch = { .title = title,
-                           .interval = options->interval != NULL ? watch_interval(options->interval) : 2,
+                           .interval = options->interval != NULL ? watch_interval(options->interval) : pause,
                            .json = options->json,
                            .ask = ask,
                            .context = &conversation,

@@ -274,12 +274,10 @@ static json_t *look(const struct watch *watch, struct memory *memory, int *statu
 
 static void show_result(const struct watch *watch, json_t *result)
 {
-    if (watch->json) {
-        json_dumpf(result, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
-        putchar('\n');
-    } else {
+    if (watch->json)
+        print_json(result, JSON_COMPACT);
+    else
         show(watch, result);
-    }
 }
 
 /* Shows it until the next look is due: on a terminal that gets another size again. */

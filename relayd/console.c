@@ -74,6 +74,18 @@ static void count_screen(struct console *console)
                  evbuffer_get_length(console->screen.out) + evbuffer_get_length(console->screen.err));
 }
 
+/* Half of what a tenant has is for its administrators: the others must not keep them from stopping them. */
+static size_t share(const struct session *session, size_t of_tenant)
+{
+    return session->principal->admin ? of_tenant : of_tenant / 2;
+}
+
+static bool has_room(const struct session *session)
+{
+    return session->principal->unread < LIMIT_UNREAD_PRINCIPAL &&
+           session->tenant->unread < share(session, LIMIT_UNREAD_TENANT);
+}
+
 static void console_free(struct console *console)
 {
     if (console->unread > 0)
@@ -189,10 +201,14 @@ void console_open(struct session *session, ssh_message message)
 static void on_event(struct follower *follower, const struct audit_event *event)
 {
     struct console *console = (struct console *)((char *)follower - offsetof(struct console, follower));
-    char line[FEED_LINE_SIZE];
-    if (console->state != CONSOLE_SHELL || !feed_line(console->channel->session, event, line))
+    char line[FEED_LINE_SIZE] = "too much happened at once: some of it is not shown here";
+    if (console->state != CONSOLE_SHELL ||
+        (event != NULL && !feed_line(console->channel->session, event, line)))
         return;
-    screen_tell(&console->screen, line, time(NULL));
+    if (console->unread > 0 && !has_room(console->channel->session))
+        console->screen.lost++; /* a thousand shells that nobody reads hold a lot, too */
+    else
+        screen_tell(&console->screen, line, time(NULL));
     chan_mark(console->channel);
 }
 
@@ -291,12 +307,6 @@ void console_answer(struct loop *loop, struct request *request)
     DL_DELETE(loop->requests, request);
     send_next(loop, request->actor.tenant_id);
     exchange_end(request);
-}
-
-/* Half of what a tenant has is for its administrators: the others must not keep them from stopping them. */
-static size_t share(const struct session *session, size_t of_tenant)
-{
-    return session->principal->admin ? of_tenant : of_tenant / 2;
 }
 
 /* How many of its tenant and of its principal are under way is counted when the next one comes, for they
@@ -437,9 +447,7 @@ static enum reason may_begin(const struct session *session)
                  ((const struct console *)channel->owner)->state != CONSOLE_WAITING;
     if (begun >= LIMIT_CONSOLES)
         return REASON_too_many_channels;
-    bool read = session->principal->unread < LIMIT_UNREAD_PRINCIPAL &&
-                session->tenant->unread < share(session, LIMIT_UNREAD_TENANT);
-    return read ? REASON_none : REASON_too_many_requests;
+    return has_room(session) ? REASON_none : REASON_too_many_requests;
 }
 
 /* The first shell or exec starts the channel (RFC 4254, 6.5). */

@@ -77,6 +77,10 @@ void limits_set(struct limits *limits, const char *name, int64_t value);
 #define LIMIT_RULES 256        /* of one of them */
 #define LIMIT_LIST (8u << 20)  /* bytes of a list of them: it costs the keeper and the worker its time */
 
+/* Times that the open shells of a tenant are told something, in a second: each costs the worker microseconds,
+ * and one event may concern them all. */
+#define LIMIT_TOLD 20000
+
 /* Of one device. */
 #define LIMIT_SWAPS 3         /* sessions that took another's place at the limit of sessions, */
 #define LIMIT_SWAPS_S 60      /* each within so many seconds of the last: then two hosts take turns */

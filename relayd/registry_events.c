@@ -13,7 +13,7 @@
 
 /* Which events are asked for. */
 struct range {
-    int64_t first; /* id */
+    int64_t first; /* id; of one tenant its number */
     int64_t since; /* UNIX seconds */
     int64_t count;
     const char *principal; /* who did it, or to whom; NULL: all */
@@ -55,9 +55,11 @@ static int64_t first_of_last(struct store *store, const struct request *request,
     return store_value(store, SQL_tail_events, "iti", request->tenant_id, range->principal, range->count);
 }
 
-/* Ids grow with the time, but for a clock that was set: so the time is looked at again in each row. */
-static int64_t first_since(struct store *store, int64_t since)
+/* Both grow with the time, but for a clock that was set: so the time is looked at again in each row. */
+static int64_t first_since(struct store *store, int64_t since, bool all)
 {
+    if (!all)
+        return since * 1000; /* no row has less than its time */
     int64_t id = store_value(store, SQL_events_since, "i", since);
     return id == 0 ? INT64_MAX : id;
 }
@@ -74,7 +76,7 @@ static int read_range(struct store *store, struct request *request, struct range
     if (after >= 0)
         range->first = after + 1;
     else if (range->since > 0)
-        range->first = first_since(store, range->since);
+        range->first = first_since(store, range->since, range->all);
     else
         range->first = first_of_last(store, request, range);
     if (range->all && range->principal != NULL)

@@ -112,24 +112,31 @@ static json_t *endpoint_row(const struct session *session, const struct endpoint
     return row;
 }
 
-json_t *self_ls(struct session *session, const json_t *args, struct failure *failure)
+/* The first rows, `most` at most; *n is how many there are. pattern: NULL for all. NULL: out of memory. */
+static json_t *list_mine(const struct session *session, const char *pattern, size_t most, size_t *n)
 {
-    const char *pattern = json_string_value(json_object_get(args, "pattern"));
-    size_t n = 0, size = directory_count(session->tenant->directory);
-    const struct endpoint **found = calloc(size + 1, sizeof(*found));
-    if (found == NULL) {
-        fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
+    const struct endpoint **found = calloc(directory_count(session->tenant->directory) + 1, sizeof(*found));
+    *n = 0;
+    if (found == NULL)
         return NULL;
-    }
     for (struct endpoint *endpoint = NULL;
          (endpoint = directory_next(session->tenant->directory, endpoint)) != NULL;)
         if (is_mine(session, endpoint) && (pattern == NULL || policy_glob(pattern, endpoint->name)))
-            found[n++] = endpoint;
-    qsort(found, n, sizeof(*found), by_key);
+            found[(*n)++] = endpoint;
+    qsort(found, *n, sizeof(*found), by_key);
     json_t *rows = json_array();
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < *n && i < most; i++)
         json_array_append_new(rows, endpoint_row(session, found[i]));
     free(found);
+    return rows;
+}
+
+json_t *self_ls(struct session *session, const json_t *args, struct failure *failure)
+{
+    size_t n;
+    json_t *rows = list_mine(session, json_string_value(json_object_get(args, "pattern")), SIZE_MAX, &n);
+    if (rows == NULL)
+        fail(failure, REASON_out_of_memory, "%s", reason_sentence(REASON_out_of_memory));
     return rows;
 }
 
@@ -165,16 +172,14 @@ json_t *self_config(struct session *session, const json_t *args, struct failure 
     return parts;
 }
 
-/* A greeting is for reading: of a fleet it shows the first few. */
+/* A greeting is for reading, and comes with every `ssh -L` that lacks -N: of a fleet it has the first few. */
 json_t *self_greeting(struct session *session)
 {
     struct failure failure;
-    json_t *endpoints = self_ls(session, NULL, &failure);
+    size_t n;
+    json_t *endpoints = list_mine(session, NULL, GREETING_ENDPOINTS, &n);
     json_t *greeting = self_whoami(session, NULL, &failure);
     bool device = session->principal->kind == PRINCIPAL_DEVICE;
-    size_t n = json_array_size(endpoints);
-    while (json_array_size(endpoints) > GREETING_ENDPOINTS)
-        json_array_remove(endpoints, json_array_size(endpoints) - 1);
     json_object_set_new(greeting, device ? "published" : "online", endpoints);
     if (n > GREETING_ENDPOINTS) {
         char more[64];

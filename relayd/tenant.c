@@ -1,5 +1,6 @@
 #include "relayd/tenant.h"
 
+#include "relayd/limits.h"
 #include "relayd/store.h"
 
 #include <errno.h>
@@ -365,12 +366,49 @@ int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *n
     return load_settings(tenant, store_query(loop->store, SQL_get_settings_of_name, "it", tenant->id, name));
 }
 
-static void tell(const struct principal *principal, const struct audit_event *event)
+/* False when the worker, which others share, has done enough for the tenant's shells in this second. */
+static bool may_tell(struct tenant *tenant)
+{
+    time_t now = time(NULL);
+    if (now != tenant->told_second)
+        tenant->told = 0;
+    tenant->told_second = now;
+    return tenant->told < LIMIT_TOLD;
+}
+
+/* False if there were too many. */
+static bool tell(struct follower *follower, const struct audit_event *event)
+{
+    struct tenant *tenant = follower->principal->tenant;
+    if (tenant->told >= LIMIT_TOLD)
+        return false;
+    tenant->told++;
+    if (follower->untold != tenant->untold)
+        follower->tell(follower, NULL);
+    follower->untold = tenant->untold;
+    follower->tell(follower, event);
+    return true;
+}
+
+static bool tell_principal(const struct principal *principal, const struct audit_event *event)
 {
     struct follower *follower;
     if (principal != NULL)
         DL_FOREACH(principal->followers, follower)
-            follower->tell(follower, event);
+            if (!tell(follower, event))
+                return false;
+    return true;
+}
+
+static bool tell_clients(const struct tenant *tenant, const struct principal *but,
+                         const struct audit_event *event)
+{
+    struct follower *follower;
+    if (event->kind == EVENT_publish || event->kind == EVENT_withdraw)
+        DL_FOREACH2(tenant->clients, follower, tenant_next)
+            if (follower->principal != but && !tell(follower, event))
+                return false;
+    return true;
 }
 
 /* The device at the other end of what a client has opened; NULL if it is none, or has left. */
@@ -389,7 +427,6 @@ static const char *or_empty(const char *text)
 void tenant_event(struct tenant *tenant, const struct audit_event *event)
 {
     struct audit_event whole = *event;
-    struct follower *follower;
     whole.tenant_id = tenant->id;
     whole.tenant = tenant->name;
     whole.principal = or_empty(event->principal);
@@ -401,18 +438,15 @@ void tenant_event(struct tenant *tenant, const struct audit_event *event)
         return;
     const struct principal *subject = principal_find(tenant, whole.principal_id);
     const struct principal *other = other_end(tenant, &whole);
-    tell(subject, &whole);
-    if (other != subject)
-        tell(other, &whole);
-    if (whole.kind == EVENT_publish || whole.kind == EVENT_withdraw)
-        DL_FOREACH2(tenant->clients, follower, tenant_next)
-            if (follower->principal != subject)
-                follower->tell(follower, &whole);
+    if (!may_tell(tenant) || !tell_principal(subject, &whole) ||
+        (other != subject && !tell_principal(other, &whole)) || !tell_clients(tenant, subject, &whole))
+        tenant->untold++;
 }
 
 void tenant_follow(struct principal *principal, struct follower *follower)
 {
     follower->principal = principal;
+    follower->untold = principal->tenant->untold;
     DL_APPEND(principal->followers, follower);
     principal->tenant->nfollowers++;
     if (principal->kind == PRINCIPAL_CLIENT)

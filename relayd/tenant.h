@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 struct connect;
 
@@ -20,8 +21,10 @@ enum principal_kind { PRINCIPAL_DEVICE, PRINCIPAL_CLIENT };
 /* Somebody who is told what happens: an open shell. Most sessions have none, and then nothing is done. */
 struct follower {
     struct principal *principal;
-    /* Called from anywhere; it only records. Whether the event concerns it is for it to say. */
+    /* Called from anywhere; it only records. Whether the event concerns it is for it to say. NULL: there were
+     * others, too many to tell it. */
     void (*tell)(struct follower *follower, const struct audit_event *event);
+    unsigned untold;                            /* the tenant's when it was last told */
     struct follower *prev, *next;               /* of the principal */
     struct follower *tenant_prev, *tenant_next; /* of the tenant, if it is a client's */
 };
@@ -55,6 +58,9 @@ struct tenant {
     struct connect *waiting;  /* opens that wait for a device that is away */
     struct follower *clients; /* those of its followers that see endpoints come and go */
     unsigned nfollowers;
+    unsigned told;      /* times that one was told something, */
+    time_t told_second; /* in this second */
+    unsigned untold;    /* events that some of them were not told */
     struct account account;
     unsigned nbridges;
     size_t unread; /* of all its principals */
@@ -102,7 +108,8 @@ int tenant_refresh_owner(struct loop *loop, struct tenant *tenant, const char *n
 
 /* Something has happened in the tenant, whose id and name are filled in: it goes to the audit trail, and to
  * the followers that it may concern: those of whom it is about, of the device at its other end, and of
- * clients when it is about what is published. What has changed must have changed before. */
+ * clients when it is about what is published; of a flood, only to as many of them as LIMIT_TOLD allows. What
+ * has changed must have changed before. */
 void tenant_event(struct tenant *tenant, const struct audit_event *event);
 
 /* From now on the principal's follower is told; it must be taken out while the principal has a session. */

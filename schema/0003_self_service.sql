@@ -24,13 +24,14 @@ CREATE INDEX pending_keys_by_expiry ON pending_keys (expires);
 -- The audit trail, by id and by name: ids keep a new tenant or principal of an old name from reading of
 -- its namesake; there are no foreign keys, for the trail outlives what it tells of. tenant_id 0: the relay's
 -- own; -1: of whom has not logged in. reason is what its subject may know, cause what is true, for
--- administrators.
+-- administrators. number is what a tenant has for an id: it grows, and shows nothing of how much happens elsewhere.
 DROP TABLE events;
 
 CREATE TABLE events (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     time         INTEGER NOT NULL, -- UNIX seconds
     tenant_id    INTEGER NOT NULL,
+    number       INTEGER NOT NULL, -- 1000 times the time, or the next one that is free
     tenant       TEXT NOT NULL,
     principal_id INTEGER,
     principal    TEXT NOT NULL,
@@ -46,7 +47,7 @@ CREATE TABLE events (
     duration     INTEGER NOT NULL -- milliseconds
 ) STRICT;
 
-CREATE INDEX events_by_tenant ON events (tenant_id, id);
+CREATE UNIQUE INDEX events_by_tenant ON events (tenant_id, number);
 CREATE INDEX events_by_time ON events (time);
 CREATE INDEX events_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL;
 CREATE INDEX refusals_by_principal ON events (principal_id, id) WHERE principal_id IS NOT NULL AND reason <> '';

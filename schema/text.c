@@ -64,7 +64,7 @@ static char *cell(const json_t *value)
 static void put_wrapped(const struct page *page, const char *text, int at)
 {
     int room = page->width - at > WIDTH_MIN / 2 ? page->width - at : WIDTH_MIN / 2;
-    while (page->width > 0 && (int)strlen(text) > room) {
+    while (page->width > 0 && strnlen(text, (size_t)room + 1) > (size_t)room) {
         int len = room;
         while (len > 0 && text[len] != ' ')
             len--;

@@ -10,11 +10,13 @@ import paramiko
 import pytest
 from control import ControlSocket
 from faults import faults, make_faulty  # noqa: F401
+from hostile import WINDOW_ADJUST, attach  # noqa: F401
 from net import echoes
 from procs import until
 from relay import TOP
 from test_batch import make_key
 from test_control_master import Master
+from test_shell import read_until
 
 
 def roles():
@@ -500,8 +502,11 @@ def test_the_lists_of_a_tenant_are_bounded(relay, keys, acme):
     assert len(relay.list("clients", "acme")) == 2001
 
 
-def test_answers_that_nobody_reads_are_bounded(relay, acme):
-    """No command is begun for one who has let 16 MiB pile up, until that is read or gone."""
+def test_answers_that_nobody_reads_are_bounded(relay, acme, attach):  # noqa: F811
+    """No command is begun for one who has let 16 MiB pile up, until that is read or gone, and his shells hold no more."""
+    client = attach(acme)
+    shell = client.opened(client.open("session", window=10))
+    assert shell.request("shell")
     fleet = "\n".join(json.dumps({"name": f"d{i}", "key": make_key()}) for i in range(8000)) + "\n"
     relay.ctl("add-device", "--tenant", "acme", "--batch", "-", input=fleet, timeout=60)
     size = len(acme.run(command=["list devices --json"]).stdout)
@@ -517,6 +522,11 @@ def test_answers_that_nobody_reads_are_bounded(relay, acme):
         assert room <= len(channels) - 1 <= room + 1, (len(channels), room)
         relay.wait_log(r"principal=boss session=\d+ refused exec .*too_many_requests")
         assert acme.run(command=["whoami"]).returncode == 255, "in another session too"
+        for _ in range(3):
+            assert client.connect(b"nobody", 22) is None
+        client.put(WINDOW_ADJUST, shell.peer, 1 << 20)
+        text = read_until(shell, b"were lost here")
+        assert "nobody:22" not in text and re.search(r"[345] lines were lost here", text)
     finally:
         transport.close()
     until(lambda: acme.run(command=["whoami"]).returncode == 0, what="room again")

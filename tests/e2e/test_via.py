@@ -1,11 +1,13 @@
 """relayctl --via: the same commands, tables and exit codes over a stock ssh."""
 
 import os
+import re
 import shlex
 import subprocess
+from json import dumps
 
 import pytest
-from procs import SLOW
+from procs import SLOW, until
 from relay import RELAYCTL
 
 
@@ -145,6 +147,30 @@ def test_who_answers_does_not_reach_the_terminal(answer, fake):
         done = relayctl("--via", "x", "--ssh", ssh, *options, "show")
         assert done.returncode == 0 and "31m" in done.stdout and done.stdout.isascii(), done
         assert not set(done.stdout) & {"\x1b", "\x7f"} or options, done
+
+
+@pytest.mark.parametrize("answer", [
+    {key: f"\033]0;{key}\007\u009b31m\n" for key in ("status", "kind", "name", "fingerprint", "note", "limit", "value")},
+    {"status": "\033", "added": 1, "kind": "\033c", "changed": ["\033c", 1], "restart": ["\u009b"]},
+    {"known_hosts": "\033c"}, {"error": {"code": "\033", "message": "\033c\u009b"}},
+    [{"\033a": "\u009b", "id": 1, "time": "\033", "object": "\033c\u009b"}]], ids=lambda answer: str(list(answer))[:30])
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["", "json"])
+def test_what_the_other_end_says_does_not_steer_the_terminal(answer, json, fake):
+    ssh = fake(f"printf %s {shlex.quote(dumps(answer))}; exit {int('error' in answer)}")
+    for words in (["list", "devices"], ["events"]):
+        done = relayctl("--via", "x", "--ssh", ssh, *json, *words)
+        assert done.returncode == int("error" in answer)
+        assert not re.search("[^\n -~]", done.stdout + done.stderr), done
+
+
+@pytest.mark.parametrize("words", [["events", "--follow"], ["list", "devices", "--watch"]], ids=lambda words: words[0])
+def test_who_goes_on_looking_does_not_fill_the_trail_with_logins(words, folder, procs, fake):
+    times = os.path.join(folder, "times")
+    ssh = fake(f"date +%s >>'{times}'; echo '[]'\n")
+    procs.spawn([RELAYCTL, "--via", "relay", "--ssh", ssh, *words])
+    until(lambda: os.path.exists(times) and len(open(times).read().split()) == 2, 30, "a second look")
+    first, second = map(int, open(times).read().split())
+    assert second - first >= 9
 
 
 def test_who_removes_himself_sees_it(boss):
