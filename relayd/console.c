@@ -7,6 +7,7 @@
 #include "relayd/screen.h"
 #include "relayd/self.h"
 #include "schema/quote.h"
+#include "schema/result.h"
 #include "schema/wire.h"
 
 #include <event2/buffer.h>
@@ -268,7 +269,7 @@ static void conclude(struct console *console, const struct failure *failure, jso
     else if (console->command->steps->text != NULL)
         show_text(console, console->command->steps->text(result, console->screen.columns));
     else
-        screen_show_value(&console->screen, result);
+        show_text(console, result_render(result, console->screen.columns));
     if (failure->reason != REASON_none)
         console->exit_status = console->command != NULL ? STATUS_REFUSED : STATUS_USAGE;
     console->state = CONSOLE_ENDING;

@@ -64,6 +64,17 @@ def line_of(key):
 # ---- what they may do
 
 
+def test_a_change_is_told_in_the_words_of_relayctl(relay, keys, acme):
+    """Without --json it is a sentence, not the document."""
+    told = acme.run(command=["add-device", "--name", "pi", line_of(keys.new())]).stdout
+    assert re.fullmatch(rb"added device pi SHA256:\S{43}\nnote: this key must log in as user acme\n", told), told
+    assert acme.run(command=["rename", "pi", "raspi"]).stdout == b"renamed raspi\n"
+    for words in (["allow", "raspi", "web:80"], ["set-endpoint", "raspi:22", "--note", "here"], ["host-key"]):
+        told = [relay.ctl("--tenant", "acme", *words, json=False), acme.run(command=words).stdout.decode(),
+                relay.ctl("--tenant", "acme", *words, json=False)]
+        assert told[1] == told[2], words
+
+
 def test_a_tenant_runs_itself(relay, net, keys, acme):
     """Every one of its commands, with plain ssh, and a tunnel between what it has registered."""
     pi, alice, spare = keys.new(), keys.new(), keys.new()
