@@ -269,7 +269,7 @@ static void conclude(struct console *console, const struct failure *failure, jso
     else if (console->command->steps->text != NULL)
         show_text(console, console->command->steps->text(result, console->screen.columns));
     else
-        show_text(console, result_render(result, console->screen.columns));
+        show_text(console, result_render(result, screen_width(&console->screen)));
     if (failure->reason != REASON_none)
         console->exit_status = console->command != NULL ? STATUS_REFUSED : STATUS_USAGE;
     console->state = CONSOLE_ENDING;

@@ -41,6 +41,11 @@ void screen_set_terminal(struct screen *screen, unsigned columns)
                                               : columns;
 }
 
+unsigned screen_width(const struct screen *screen)
+{
+    return screen->pty ? screen->columns : 0;
+}
+
 static void put(const struct screen *screen, struct evbuffer *out, const char *text)
 {
     while (*text != '\0') {
@@ -72,7 +77,7 @@ void screen_show_line(struct screen *screen, const char *line)
 
 void screen_show_value(struct screen *screen, const json_t *value)
 {
-    put_owned(screen, screen->out, text_render_in(value, screen->columns));
+    put_owned(screen, screen->out, text_render_in(value, screen_width(screen)));
 }
 
 void screen_show_document(struct screen *screen, const json_t *document)
@@ -93,7 +98,7 @@ static void put_line(struct screen *screen, const char *line, time_t now)
     struct tm utc;
     gmtime_r(&now, &utc);
     strftime(head, sizeof(head), "%H:%M:%SZ  ", &utc);
-    put_owned(screen, screen->out, text_line(head, line, screen->pty ? screen->columns : 0));
+    put_owned(screen, screen->out, text_line(head, line, screen_width(screen)));
 }
 
 void screen_tell(struct screen *screen, const char *line, time_t now)

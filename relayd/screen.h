@@ -7,7 +7,7 @@
 #include <time.h>
 
 /* What a console shows to whom is at its other end: text that waits to be sent, in the width of his terminal.
- * Everything but a terminal gets plain lines of 80 columns. */
+ * Everything but a terminal gets plain lines: sentences in 80 columns, tables as wide as they get. */
 struct screen {
     bool pty;         /* lines end in CR LF, and there is one stream for all */
     unsigned columns; /* 20 at least */
@@ -21,6 +21,9 @@ void screen_clear(struct screen *screen);
 
 /* It is a terminal of so many columns; 0: it does not say. */
 void screen_set_terminal(struct screen *screen, unsigned columns);
+
+/* For what must not be broken where a program reads it, as a row of a table; 0: as wide as it gets. */
+unsigned screen_width(const struct screen *screen);
 
 void screen_show(struct screen *screen, const char *text);
 void screen_show_line(struct screen *screen, const char *line); /* wrapped; "" is an empty one */

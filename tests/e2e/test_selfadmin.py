@@ -75,6 +75,17 @@ def test_a_change_is_told_in_the_words_of_relayctl(relay, keys, acme):
         assert told[1] == told[2], words
 
 
+def test_a_list_has_a_line_for_each_row_but_on_a_terminal(relay, acme):
+    """grep needs that; whoever reads it in a narrow window needs the other."""
+    name = "a-device-with-quite-a-long-name-" + "x" * 31
+    relay.add_device(name, tenant="acme", allow=["web:80,443", "shop:80,443"])
+    _, row = acme.run(command=["list", "devices"]).stdout.decode().splitlines()
+    assert row.startswith(name) and "shop:80,443" in row and len(row) > 80
+    terminal = acme.ssh_pty("-tt", command=["list", "devices"], columns=80)
+    assert terminal.wait() == 0
+    assert re.search(rf"^name: +{name}\r\n", terminal.output(), re.M), terminal.output()
+
+
 def test_a_tenant_runs_itself(relay, net, keys, acme):
     """Every one of its commands, with plain ssh, and a tunnel between what it has registered."""
     pi, alice, spare = keys.new(), keys.new(), keys.new()

@@ -73,6 +73,18 @@ Test(screen, tables_follow_the_width)
     json_decref(rows);
 }
 
+Test(screen, without_a_terminal_a_row_is_a_line)
+{
+    char expected[300], name[121];
+    memset(name, 'n', 120);
+    name[120] = '\0';
+    json_t *rows = json_pack("[{s:s, s:s}]", "endpoint", name, "device", "raspberry");
+    snprintf(expected, sizeof(expected), "%-120s  DEVICE\n%s  raspberry\n", "ENDPOINT", name);
+    screen_show_value(&screen, rows);
+    cr_expect_str_eq(taken(screen.out), expected);
+    json_decref(rows);
+}
+
 Test(screen, a_document_is_ascii)
 {
     json_t *value = json_pack("{s:s}", "name", "a\x1b[2J\xc3\xa9");
