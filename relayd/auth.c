@@ -101,6 +101,16 @@ static void __attribute__((format(printf, 2, 3))) send_banner(struct session *se
     ssh_string_free(banner);
 }
 
+/* What is true of a key that is unknown where the user name leads, for the relay's administrators alone: no
+ * tenant is told of it, nor the peer. It is asked of every such key, so that all take the same time. */
+static enum reason why_unknown(struct store *store, const char *blob)
+{
+    struct query *query = store_query(store, SQL_key_known, "t", blob);
+    enum reason cause = query_next(query) > 0 ? REASON_other_tenant : REASON_none;
+    query_end(query);
+    return cause;
+}
+
 /* identity: whose the key is; NULL: nobody's. */
 static void refuse_key(struct session *session, ssh_message message, const struct pubkey *key,
                        enum event_kind kind, enum reason reason, const struct identity *identity)
@@ -111,7 +121,9 @@ static void refuse_key(struct session *session, ssh_message message, const struc
     struct audit_event event = { .kind = kind, .reason = reason, .object = asked };
     if (identity != NULL)
         identify(&event, identity);
-    session_refuse_event(session, &event, NULL);
+    if (reason == REASON_unknown_key)
+        event.cause = why_unknown(session->loop->store, key->blob);
+    session_refuse_event(session, &event, event.cause != REASON_none ? reason_sentence(event.cause) : NULL);
     ssh_message_reply_default(message);
 }
 

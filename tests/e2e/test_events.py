@@ -345,6 +345,28 @@ def test_a_tenant_of_an_old_name_reads_nothing_of_it(relay):
     assert len(events(relay, principal="control")) == 4
 
 
+def test_that_a_key_is_another_tenants_only_the_relay_learns(relay, keys):
+    """The peer is told the same as anybody, and no tenant's administrator sees that it was tried."""
+    relay.add_tenant("acme")
+    boss, chief = relay.add_admin("boss"), relay.add_admin("chief", tenant="acme")
+    key = keys.new()
+    with open(key + ".pub") as f:
+        assert chief.order("add-client", "--name", "visitor", *f.read().split())[0] == 0
+    said = set()
+    for asking in (relay.stranger(user="acme"), relay.stranger(key=boss.key, user="acme"),
+                   relay.stranger(key=key, user="nobody")):
+        done = asking.run("-o", "LogLevel=ERROR", command=["whoami"])
+        said.add((done.returncode, done.stdout, re.sub(r"^\S+@", "", done.stderr)))
+    assert len(said) == 1 and said.pop()[0] == 255
+    rows = until(lambda: events(relay, event="login", reason="unknown_key", tenant=""), what="the refusals")
+    told = {row["object"].split()[1]: row["cause"] for row in rows}
+    assert told.pop(fingerprint(boss.key)) == told.pop(fingerprint(key)) == "other_tenant"
+    assert list(told.values()) == ["unknown_key"]
+    for admin in (boss, chief):
+        status, rows = admin.order("events", "--since", "1d")
+        assert status == 0 and rows and not {row["cause"] for row in rows} & {"unknown_key", "other_tenant"}
+
+
 def test_a_tenants_administrator_reads_his_own_and_nothing_else(relay):
     relay.add_tenant("acme")
     boss = relay.add_admin("boss", tenant="acme")

@@ -98,7 +98,7 @@ def test_the_tenant_of_somebody_else(world):
     relay, alice = world.person("relay"), world.person("alice")
     relay.run("relayctl add-tenant acme")
     told(mistake(alice, "ssh -p 2222 acme@relay.example.net ls"), "Permission denied (publickey)")
-    told(relay.run("relayctl events").stdout, "acme@", alice.fingerprint(), "unknown_key")
+    told(relay.run("relayctl events").stdout, "acme@", alice.fingerprint(), "unknown_key (other_tenant)")
 
 
 def test_a_relay_that_is_not_running(world):
