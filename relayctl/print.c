@@ -53,12 +53,11 @@ static void print_limit(const json_t *result)
     const json_t *value = json_object_get(result, "value");
     if (value == NULL)
         return;
+    char *text = text_member(result, "value");
     putchar(':');
     print_word(result, "limit");
-    if (json_is_integer(value))
-        printf(" %lld", (long long)json_integer_value(value));
-    else
-        printf(" none");
+    printf(" %s", json_is_null(value) ? "none" : text != NULL ? text : "?");
+    free(text);
 }
 
 /* ", administrator: no", if that was set. */

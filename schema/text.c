@@ -28,8 +28,73 @@ static char plain(char c)
     return c < 0x20 || c > 0x7e ? '?' : c;
 }
 
+/* ---- What a number means ---- */
+
+enum unit { PLAIN, BYTES, SECONDS };
+
+static const struct {
+    const char *name;
+    enum unit unit;
+} units[] = {
+    { "bytes_up", BYTES }, { "bytes_down", BYTES }, { "up_rate", BYTES },   { "down_rate", BYTES },
+    { "bytes-up", BYTES }, { "bytes-down", BYTES }, { "log_bytes", BYTES }, { "heap_used", BYTES },
+    { "held", BYTES },     { "uptime", SECONDS },
+};
+
+/* That of the object's value; where it tells of a limit, the limit's. */
+static enum unit unit_of(const json_t *object, const char *name)
+{
+    const char *limit = json_string_value(json_object_get(object, "limit"));
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+        if (strcmp(units[i].name, limit != NULL ? limit : name) == 0)
+            return units[i].unit;
+    return PLAIN;
+}
+
+/* "12.3K"; "64M" is exact. */
+static void put_bytes(FILE *out, json_int_t bytes)
+{
+    static const char suffixes[] = " KMGT";
+    double value = (double)bytes;
+    size_t i = 0;
+    for (; value >= 1024 && suffixes[i + 1] != '\0'; i++)
+        value /= 1024;
+    if (i == 0)
+        fprintf(out, "%lld", (long long)bytes);
+    else
+        fprintf(out, "%.*f%c", value == (double)(json_int_t)value ? 0 : 1, value, suffixes[i]);
+}
+
+/* "3 h 2 min": the two largest units. */
+static void put_seconds(FILE *out, json_int_t seconds)
+{
+    static const struct {
+        const char *name;
+        json_int_t seconds;
+    } parts[] = { { "d", 86400 }, { "h", 3600 }, { "min", 60 }, { "s", 1 } };
+    size_t i = 0;
+    while (i < 3 && seconds < parts[i].seconds)
+        i++;
+    fprintf(out, "%lld %s", (long long)(seconds / parts[i].seconds), parts[i].name);
+    seconds %= parts[i].seconds;
+    if (i < 3 && seconds >= parts[i + 1].seconds)
+        fprintf(out, " %lld %s", (long long)(seconds / parts[i + 1].seconds), parts[i + 1].name);
+}
+
+static void put_number(FILE *out, json_int_t number, enum unit unit)
+{
+    if (unit == BYTES)
+        put_bytes(out, number);
+    else if (unit == SECONDS)
+        put_seconds(out, number);
+    else
+        fprintf(out, "%lld", (long long)number);
+}
+
+/* ---- Cells ---- */
+
 /* The text of one cell; free() it. */
-static char *cell(const json_t *value)
+static char *cell(const json_t *value, enum unit unit)
 {
     char *text = NULL;
     size_t i, size;
@@ -40,7 +105,7 @@ static char *cell(const json_t *value)
     if (json_is_string(value))
         fputs(json_string_value(value), out);
     else if (json_is_integer(value))
-        fprintf(out, "%lld", (long long)json_integer_value(value));
+        put_number(out, json_integer_value(value), unit);
     else if (json_is_boolean(value))
         fputs(json_is_true(value) ? "yes" : "no", out);
     else if (json_is_array(value) && json_array_size(value) == 0)
@@ -59,6 +124,11 @@ static char *cell(const json_t *value)
     return text;
 }
 
+char *text_member(const json_t *object, const char *name)
+{
+    return cell(json_object_get(object, name), unit_of(object, name));
+}
+
 /* Text that begins in column `at`; what does not fit goes on below, in the same column, broken at a blank if
  * there is one. */
 static void put_wrapped(const struct page *page, const char *text, int at)
@@ -75,23 +145,23 @@ static void put_wrapped(const struct page *page, const char *text, int at)
     fputs(text, page->out);
 }
 
-static void put_cell(const struct page *page, const json_t *value, int at)
+static void put_member(const struct page *page, const json_t *object, const char *name, int at)
 {
-    char *text = cell(value);
+    char *text = text_member(object, name);
     put_wrapped(page, text != NULL ? text : "?", at);
     free(text);
 }
 
-static void put_padded(FILE *out, const json_t *value, int width)
+static void put_padded(FILE *out, const json_t *object, const char *name, int width)
 {
-    char *text = cell(value);
+    char *text = text_member(object, name);
     fprintf(out, "%-*s", width, text != NULL ? text : "?");
     free(text);
 }
 
-static int cell_width(const json_t *value)
+static int member_width(const json_t *object, const char *name)
 {
-    char *text = cell(value);
+    char *text = text_member(object, name);
     int width = text != NULL ? (int)strlen(text) : 1;
     free(text);
     return width;
@@ -135,7 +205,7 @@ static void measure(json_t *rows, int indent, struct columns *columns)
     }
     json_array_foreach(rows, i, row)
         for (int c = 0; c < columns->n; c++) {
-            int width = cell_width(json_object_get(row, columns->name[c])) + 2;
+            int width = member_width(row, columns->name[c]) + 2;
             columns->width[c] = width > columns->width[c] ? width : columns->width[c];
         }
     for (int c = 0; c + 1 < columns->n; c++)
@@ -160,9 +230,9 @@ static void render_columns(const struct page *page, json_t *rows, const struct c
     json_array_foreach(rows, i, row) {
         fprintf(page->out, "%*s", indent, "");
         for (int c = 0; c + 1 < columns->n; c++)
-            put_padded(page->out, json_object_get(row, columns->name[c]), columns->width[c]);
+            put_padded(page->out, row, columns->name[c], columns->width[c]);
         if (columns->n > 0)
-            put_cell(page, json_object_get(row, columns->name[columns->n - 1]), columns->last);
+            put_member(page, row, columns->name[columns->n - 1], columns->last);
         fputc('\n', page->out);
     }
 }
@@ -225,7 +295,7 @@ static void put_cut_row(const struct page *page, const json_t *row, const struct
 {
     fprintf(page->out, "%*s", indent, "");
     for (int c = 0; c < shown; c++) {
-        char *text = row != NULL ? cell(json_object_get(row, columns->name[c])) : title(columns->name[c]);
+        char *text = row != NULL ? text_member(row, columns->name[c]) : title(columns->name[c]);
         put_cut(page->out, text != NULL ? text : "?", columns->width[c] - 2);
         fputs(c + 1 < shown ? "  " : "", page->out);
         free(text);
@@ -269,7 +339,7 @@ static void render_object(const struct page *page, json_t *object, int indent)
                 fprintf(page->out, "\n%*s", indent + 2, "");
             else
                 fprintf(page->out, "%*s", width - (int)strlen(name) + 1, "");
-            put_cell(page, value, below ? indent + 2 : column);
+            put_member(page, object, name, below ? indent + 2 : column);
             fputc('\n', page->out);
         }
     }
@@ -306,8 +376,10 @@ static void render(const struct page *page, const json_t *value, int indent)
     else if (json_is_object(value))
         render_object(page, (json_t *)(uintptr_t)value, indent);
     else {
-        put_cell(page, value, indent);
+        char *text = cell(value, PLAIN);
+        put_wrapped(page, text != NULL ? text : "?", indent);
         fputc('\n', page->out);
+        free(text);
     }
 }
 

@@ -69,6 +69,27 @@ Test(text, what_is_nested_is_indented)
 }
 
 /* Each byte value as a one-byte text, where JSON can hold it. */
+Test(text, numbers_have_units)
+{
+    expect_text("{\"held\":67108864,\"heap_used\":1904768,\"log_bytes\":1023,\"n\":67108864}",
+                "held:      64M\nheap_used: 1.8M\nlog_bytes: 1023\nn:         67108864\n");
+    expect_text("[{\"bytes_up\":1024,\"down_rate\":1025},{\"bytes_up\":-1,\"down_rate\":null}]",
+                "BYTES UP  DOWN RATE\n1K        1.0K\n-1        -\n");
+    expect_text("{\"bytes_up\":9223372036854775807}", "bytes_up: 8388608T\n");
+    expect_text("[{\"limit\":\"held\",\"value\":1048576,\"used\":0},{\"limit\":\"opens\",\"value\":2048}]",
+                "LIMIT  VALUE  USED\nheld   1M     0\nopens  2048   -\n");
+}
+
+Test(text, times_have_units)
+{
+    expect_text("{\"uptime\":0}", "uptime: 0 s\n");
+    expect_text("{\"uptime\":59}", "uptime: 59 s\n");
+    expect_text("{\"uptime\":60}", "uptime: 1 min\n");
+    expect_text("{\"uptime\":10925}", "uptime: 3 h 2 min\n");
+    expect_text("{\"uptime\":86461}", "uptime: 1 d\n");
+    expect_text("{\"uptime\":-5}", "uptime: -5 s\n");
+}
+
 Test(text, control_bytes_never_pass)
 {
     static const char *const shapes[] = { "s",       "[s]",       "[{s:s}]",    "{s:s}",
