@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define COLUMNS_MAX 24
 #define WIDTH_MIN 20 /* a narrower screen gets lines of that */
@@ -28,9 +29,9 @@ static char plain(char c)
     return c < 0x20 || c > 0x7e ? '?' : c;
 }
 
-/* ---- What a number means ---- */
+/* ---- What a value means ---- */
 
-enum unit { PLAIN, BYTES, SECONDS };
+enum unit { PLAIN, BYTES, SECONDS, EXPIRY };
 
 static const struct {
     const char *name;
@@ -38,7 +39,7 @@ static const struct {
 } units[] = {
     { "bytes_up", BYTES }, { "bytes_down", BYTES }, { "up_rate", BYTES },   { "down_rate", BYTES },
     { "bytes-up", BYTES }, { "bytes-down", BYTES }, { "log_bytes", BYTES }, { "heap_used", BYTES },
-    { "held", BYTES },     { "uptime", SECONDS },
+    { "held", BYTES },     { "uptime", SECONDS },   { "expires", EXPIRY },
 };
 
 /* That of the object's value; where it tells of a limit, the limit's. */
@@ -91,6 +92,23 @@ static void put_number(FILE *out, json_int_t number, enum unit unit)
         fprintf(out, "%lld", (long long)number);
 }
 
+/* A time as relayd writes them, in UTC, sorts as text. What it could not have written is left alone. */
+static bool has_passed(const char *time_text)
+{
+    char text[sizeof("2026-01-31T18:00:00Z")] = "";
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    return strlen(time_text) == sizeof(text) - 1 && strcmp(time_text, text) <= 0;
+}
+
+static void put_string(FILE *out, const char *text, enum unit unit)
+{
+    fputs(text, out);
+    if (unit == EXPIRY && has_passed(text))
+        fputs(" (expired)", out);
+}
+
 /* ---- Cells ---- */
 
 /* The text of one cell; free() it. */
@@ -103,7 +121,7 @@ static char *cell(const json_t *value, enum unit unit)
     if (out == NULL)
         return NULL;
     if (json_is_string(value))
-        fputs(json_string_value(value), out);
+        put_string(out, json_string_value(value), unit);
     else if (json_is_integer(value))
         put_number(out, json_integer_value(value), unit);
     else if (json_is_boolean(value))

@@ -7,8 +7,8 @@
 /* Results for people: the same in relayctl and in the SSH session channel. Each returns text that
  * the caller frees, NULL when out of memory. Bytes outside 0x20..0x7e are shown as '?'. */
 
-/* One value of an object: bytes as "1.8M" (1024 each), seconds as "3 h 2 min"; its name, or that of the limit
- * that the object tells of, says what it is. */
+/* One value of an object: bytes as "1.8M" (1024 each), seconds as "3 h 2 min", an expiry in the past with "
+ * (expired)"; its name, or that of the limit that the object tells of, says what it is. */
 char *text_member(const json_t *object, const char *name);
 
 /* A JSON array of objects as a table with a header, columns in the order of the first object; an

@@ -90,6 +90,15 @@ Test(text, times_have_units)
     expect_text("{\"uptime\":-5}", "uptime: -5 s\n");
 }
 
+Test(text, an_expiry_that_has_passed_says_so)
+{
+    expect_text("{\"expires\":\"2020-01-01T00:00:00Z\",\"since\":\"2020-01-01T00:00:00Z\"}",
+                "expires: 2020-01-01T00:00:00Z (expired)\nsince:   2020-01-01T00:00:00Z\n");
+    expect_text("[{\"expires\":\"9999-12-31T23:59:59Z\"},{\"expires\":null},{\"expires\":\"1\"}]",
+                "EXPIRES\n9999-12-31T23:59:59Z\n-\n1\n");
+    expect_text("[{\"expires\":\"2020-01-01T00:00:00Z\"}]", "EXPIRES\n2020-01-01T00:00:00Z (expired)\n");
+}
+
 Test(text, control_bytes_never_pass)
 {
     static const char *const shapes[] = { "s",       "[s]",       "[{s:s}]",    "{s:s}",
