@@ -257,45 +257,44 @@ static void render_columns(const struct page *page, json_t *rows, const struct c
 
 /* ---- Tables whose columns are cut ---- */
 
-/* A number that lacks its end would be another one: only texts may be cut. */
-static bool may_cut(json_t *rows, const char *name)
+/* A number that lacks its end would be another one: only texts may be cut, and no header is. */
+static int width_min(json_t *rows, const char *name, int width)
 {
     size_t i;
     json_t *row;
+    int header = (int)strlen(name) > CUT_MIN ? (int)strlen(name) : CUT_MIN;
+    bool number = unit_of(NULL, name) == BYTES || unit_of(NULL, name) == SECONDS;
     json_array_foreach(rows, i, row)
-        if (json_is_integer(json_object_get(row, name)))
-            return false;
-    return true;
+        number = number || json_is_integer(json_object_get(row, name));
+    return number || width < header + 2 ? width : header + 2;
 }
 
-/* Takes from the widest column until all fit, or none can be cut any more. */
-static void shrink(const struct page *page, json_t *rows, struct columns *columns, int indent)
-{
-    bool cut[COLUMNS_MAX];
-    int total = indent - 2;
-    for (int c = 0; c < columns->n; c++) {
-        total += columns->width[c];
-        cut[c] = may_cut(rows, columns->name[c]);
-    }
-    for (; total > page->width; total--) {
-        int widest = -1;
-        for (int c = 0; c < columns->n; c++)
-            if (cut[c] && columns->width[c] > CUT_MIN + 2 &&
-                (widest < 0 || columns->width[c] > columns->width[widest]))
-                widest = c;
-        if (widest < 0)
-            return;
-        columns->width[widest]--;
-    }
-}
-
-/* How many columns there is room for, with the sign that there are more. */
-static int count_shown(const struct page *page, const struct columns *columns, int indent)
+/* How many columns there is room for with these widths, with the sign that there are more. */
+static int count_shown(const struct page *page, const struct columns *columns, const int width[COLUMNS_MAX],
+                       int indent)
 {
     int used = indent, n = 0;
-    while (n < columns->n && used + columns->width[n] - (n + 1 == columns->n ? 2 : 0) <= page->width)
-        used += columns->width[n++];
+    while (n < columns->n && used + width[n] - (n + 1 == columns->n ? 2 : 0) <= page->width)
+        used += width[n++];
     return n;
+}
+
+/* As many columns as can be, then each as wide as can be: takes from the widest until they fit. Returns how
+ * many. */
+static int shrink(const struct page *page, json_t *rows, struct columns *columns, int indent)
+{
+    int min[COLUMNS_MAX] = { 0 };
+    for (int c = 0; c < columns->n; c++)
+        min[c] = width_min(rows, columns->name[c], columns->width[c]);
+    int shown = count_shown(page, columns, min, indent);
+    while (count_shown(page, columns, columns->width, indent) < shown) {
+        int widest = -1;
+        for (int c = 0; c < shown; c++)
+            if (columns->width[c] > min[c] && (widest < 0 || columns->width[c] > columns->width[widest]))
+                widest = c;
+        columns->width[widest]--;
+    }
+    return shown;
 }
 
 static void put_cut(FILE *out, const char *text, int width)
@@ -325,8 +324,7 @@ static void render_cut(const struct page *page, json_t *rows, struct columns *co
 {
     size_t i;
     json_t *row;
-    shrink(page, rows, columns, indent);
-    int shown = count_shown(page, columns, indent);
+    int shown = shrink(page, rows, columns, indent);
     put_cut_row(page, NULL, columns, shown, indent);
     json_array_foreach(rows, i, row)
         put_cut_row(page, row, columns, shown, indent);

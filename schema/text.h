@@ -20,8 +20,8 @@ char *text_render(const json_t *value);
  * row. */
 char *text_render_in(const json_t *value, unsigned width);
 
-/* The same, but each row of a table is one line: its texts are cut, and then its last columns left out; an
- * ellipsis (in UTF-8) shows where. */
+/* The same, but each row of a table is one line: its texts are cut, but no header and no number, and then its
+ * last columns left out; an ellipsis (in UTF-8) shows where. */
 char *text_render_cut(const json_t *value, unsigned width);
 
 /* A line that begins with `head`, a word of ours; what does not fit goes on below, behind its column, or

@@ -349,13 +349,26 @@ Test(text, the_longest_texts_are_cut_first)
 Test(text, then_the_last_columns_are_left_out)
 {
     expect_cut(32, ROWS,
-               "ID  CLIENT    ADDRESS  …\n"
-               "1   a-name-…  192.0.2… …\n"
-               "22  b         -        …\n");
+               "ID  CLIENT           ADDRESS   …\n"
+               "1   a-name-of-18-b…  192.0.2.1 …\n"
+               "22  b                -         …\n");
     expect_cut(20, ROWS,
-               "ID  CLIENT   …\n"
-               "1   a-name-… …\n"
-               "22  b        …\n");
+               "ID  CLIENT         …\n"
+               "1   a-name-of-18-… …\n"
+               "22  b              …\n");
+}
+
+/* Not even when nothing has been counted yet; and the room of what is left out is used. */
+Test(text, headers_and_numbers_are_not_cut)
+{
+    const char *rows = "[{\"id\":1,\"endpoint\":\"a.long.name.raspi:22\",\"up_rate\":null,\"down_rate\":null,"
+                       "\"fingerprint\":\"SHA256:abcdefgh\"}]";
+    expect_cut(52, rows,
+               "ID  ENDPOINT       UP RATE  DOWN RATE  FINGERPRINT  \n"
+               "1   a.long.name.…  -        -          SHA256:abcde…\n");
+    expect_cut(40, rows,
+               "ID  ENDPOINT        UP RATE  DOWN RATE …\n"
+               "1   a.long.name.r…  -        -         …\n");
 }
 
 /* An ellipsis is three bytes and one column. */
