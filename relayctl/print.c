@@ -78,13 +78,23 @@ static void print_batch(const json_t *result)
            (long long)json_integer_value(json_object_get(result, "updated")));
 }
 
-/* "added device raspi SHA256:..." */
+/* "added device raspi SHA256:...", "allowed alice raspi:22" */
 static void print_one(const json_t *result)
 {
     print_text(text_of(result, "status"));
     print_word(result, "kind");
     print_word(result, "name");
+    print_word(result, "rule");
     print_word(result, "fingerprint");
+}
+
+/* ", expires 2026-12-31T18:00:00Z", if that was asked for. */
+static void print_expiry(const json_t *result)
+{
+    if (*text_of(result, "expires") == '\0')
+        return;
+    printf(", expires");
+    print_word(result, "expires");
 }
 
 /* ": PROXY protocol on", of an endpoint. */
@@ -103,6 +113,7 @@ static void print_change(const json_t *result)
     long long bridges = json_integer_value(json_object_get(closed, "bridges"));
     (json_object_get(result, "added") != NULL ? print_batch : print_one)(result);
     print_limit(result);
+    print_expiry(result);
     print_admin(result);
     print_proxy(result);
     if (sessions > 0 || bridges > 0)
