@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PAGE 1000 /* the most that relayd puts in one answer */
 
@@ -49,15 +50,26 @@ static void put_in_brackets(const char *text)
     putchar(')');
 }
 
+static const struct {
+    const char *key, *title;
+    int width;
+} columns[] = { { "time", "TIME", 21 },
+                { "tenant", "TENANT", 10 },
+                { "principal", "PRINCIPAL", 12 },
+                { "address", "ADDRESS", 16 },
+                { "event", "EVENT", 14 } };
+#define NCOLUMNS (sizeof(columns) / sizeof(columns[0]))
+
+static void put_header(void)
+{
+    for (size_t i = 0; i < NCOLUMNS; i++)
+        printf("%-*s", columns[i].width, columns[i].title);
+    printf("OBJECT\n");
+}
+
 static void put_line(const json_t *row)
 {
-    static const struct {
-        const char *key;
-        int width;
-    } columns[] = {
-        { "time", 21 }, { "tenant", 10 }, { "principal", 12 }, { "address", 16 }, { "event", 14 }
-    };
-    for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
+    for (size_t i = 0; i < NCOLUMNS; i++) {
         put(text_of(row, columns[i].key), columns[i].width - 1);
         putchar(' ');
     }
@@ -158,6 +170,8 @@ static int show_all(const struct events_source *source, json_t *args, json_t *do
             json_decref(answer);
             break;
         }
+        if (!met && !as_json && isatty(STDOUT_FILENO))
+            put_header(); /* elsewhere each line is an event */
         met = 1;
         more = show_page(answer, args, document, as_json);
         json_decref(answer);

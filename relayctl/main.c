@@ -315,6 +315,18 @@ static const char *from_environment(const char *name, const char *otherwise)
     return value != NULL ? value : otherwise;
 }
 
+/* A sentence about options that do not go together, or cannot mean anything; NULL if all is well. */
+static const char *find_wrong(const struct options *options)
+{
+    if (options->via != NULL && options->tenant != NULL)
+        return "--tenant: over SSH the tenant is the one that the login selects";
+    if (options->via != NULL && via_has_bare_port(options->via))
+        return "--via: for a port write ssh://USER@HOST:PORT";
+    if (options->interval != NULL && !options->watch)
+        return "--interval goes with --watch";
+    return NULL;
+}
+
 int main(int argc, char *argv[])
 {
     struct options options = {
@@ -324,12 +336,9 @@ int main(int argc, char *argv[])
     int used, words = take_options(&options, argc - 1, argv + 1);
     if (words < 0)
         return CTL_USAGE;
-    if (options.via != NULL && options.tenant != NULL) {
-        fprintf(stderr, "relayctl: --tenant: over SSH the tenant is the one that the login selects\n");
-        return CTL_USAGE;
-    }
-    if (options.interval != NULL && !options.watch) {
-        fprintf(stderr, "relayctl: --interval goes with --watch\n");
+    const char *wrong = find_wrong(&options);
+    if (wrong != NULL) {
+        fprintf(stderr, "relayctl: %s\n", wrong);
         return CTL_USAGE;
     }
     if (words == 0) {

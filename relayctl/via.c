@@ -18,6 +18,15 @@
 
 extern char **environ;
 
+int via_has_bare_port(const char *dest)
+{
+    const char *colon = strrchr(dest, ':');
+    if (colon == NULL || strncmp(dest, "ssh://", 6) == 0)
+        return 0;
+    int address = strchr(dest, ':') != colon && colon[-1] != ']';
+    return !address && colon[1] != '\0' && colon[1 + strspn(colon + 1, "0123456789")] == '\0';
+}
+
 /* The words of ssh, then: no terminal, and nothing behind "--" is an option. The words point into copy. NULL
  * after a sentence on stderr. */
 static char **make_argv(char *copy, const char *dest, const char *line)

@@ -122,35 +122,6 @@ static struct screen find_screen(void)
     return screen;
 }
 
-/* "12.3K" */
-static json_t *rate_text(const json_t *bytes)
-{
-    static const char units[] = " KMGT";
-    char text[32];
-    double value = (double)json_integer_value(bytes);
-    size_t unit = 0;
-    for (; value >= 1024 && units[unit + 1] != '\0'; unit++)
-        value /= 1024;
-    if (unit == 0)
-        snprintf(text, sizeof(text), "%.0f", value);
-    else
-        snprintf(text, sizeof(text), "%.1f%c", value, units[unit]);
-    return json_string(text);
-}
-
-/* Rates as people read them; once is enough. */
-static void make_readable(json_t *rows)
-{
-    json_t *row, *rate;
-    size_t i;
-    json_array_foreach(rows, i, row) {
-        if (json_is_integer(rate = json_object_get(row, "up_rate")))
-            json_object_set_new(row, "up_rate", rate_text(rate));
-        if (json_is_integer(rate = json_object_get(row, "down_rate")))
-            json_object_set_new(row, "down_rate", rate_text(rate));
-    }
-}
-
 /* Lines that the terminal has no room for would scroll the first ones away. */
 static void put_lines(const char *text, const struct screen *screen)
 {
@@ -182,10 +153,9 @@ static void put_title(const struct watch *watch, const struct screen *screen)
         printf("%s\n", text);
 }
 
-static void show(const struct watch *watch, json_t *result)
+static void show(const struct watch *watch, const json_t *result)
 {
     struct screen screen = find_screen();
-    make_readable(result);
     char *text = text_render_cut(result, screen.width);
     put_title(watch, &screen);
     if (screen.terminal)
@@ -272,7 +242,7 @@ static json_t *look(const struct watch *watch, struct memory *memory, int *statu
     return shown;
 }
 
-static void show_result(const struct watch *watch, json_t *result)
+static void show_result(const struct watch *watch, const json_t *result)
 {
     if (watch->json)
         print_json(result, JSON_COMPACT);
@@ -281,7 +251,7 @@ static void show_result(const struct watch *watch, json_t *result)
 }
 
 /* Shows it until the next look is due: on a terminal that gets another size again. */
-static int show_for_a_while(const struct watch *watch, json_t *result, const sigset_t *mask)
+static int show_for_a_while(const struct watch *watch, const json_t *result, const sigset_t *mask)
 {
     double next = now() + watch->interval;
     int again = 1;

@@ -10,6 +10,7 @@
 #include "relayd/serve.h"
 #include "relayd/sshio.h"
 #include "relayd/store.h"
+#include "relayd/when.h"
 
 #include <malloc.h>
 #include <stdio.h>
@@ -23,10 +24,8 @@
 
 static json_t *time_text(time_t when)
 {
-    char text[32];
-    struct tm utc;
-    gmtime_r(&when, &utc);
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+    char text[WHEN_SIZE];
+    when_write(when, text);
     return json_string(text);
 }
 

@@ -158,12 +158,16 @@ static int change_rule(struct store *store, struct request *request, enum sql sq
     if (rule == NULL)
         return entry_no_rule(request, text);
     int n = store_run(store, sql, "it", entry.id, rule_text(rule));
+    json_t *asked = json_string(rule_text(rule));
     rule_free(rule);
-    if (n < 0)
+    if (n < 0) {
+        json_decref(asked);
         return entry_failed(store, request);
+    }
     if (n > 0)
         request_changed(request, entry.id);
     request_done(request, n > 0 ? done : "unchanged", name);
+    json_object_set_new(request->result, "rule", asked);
     json_object_set_new(request->result, "rules", entry_rules(store, entry.id));
     return 0;
 }

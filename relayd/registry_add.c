@@ -292,6 +292,11 @@ static int add_one(struct store *store, struct request *request, struct addition
     json_object_set_new(request->result, "kind", json_string(entry_kinds[add->kind]));
     json_object_set_new(request->result, "fingerprint", json_string(add->key.fingerprint));
     json_object_set_new(request->result, "rules", entry_rules(store, add->id));
+    if (add->expires != 0) {
+        char expires[WHEN_SIZE];
+        when_write(add->expires, expires);
+        json_object_set_new(request->result, "expires", json_string(expires));
+    }
     if (add->admin)
         json_object_set_new(request->result, "admin", json_true());
     return add_note(store, request, &add->key);

@@ -41,3 +41,11 @@ int64_t when_parse(const char *text, int64_t now, int direction)
     int64_t duration = parse_duration(text);
     return duration != 0 ? now + direction * duration : parse_date(text);
 }
+
+void when_write(int64_t when, char out[WHEN_SIZE])
+{
+    time_t time = (time_t)when;
+    struct tm utc;
+    if (gmtime_r(&time, &utc) == NULL || strftime(out, WHEN_SIZE, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+        out[0] = '\0';
+}

@@ -34,12 +34,11 @@ static void write_limit(FILE *out, const json_t *result)
     const json_t *value = json_object_get(result, "value");
     if (value == NULL)
         return;
+    char *text = text_member(result, "value");
     fputc(':', out);
     write_word(out, result, "limit");
-    if (json_is_integer(value))
-        fprintf(out, " %lld", (long long)json_integer_value(value));
-    else
-        fputs(" none", out);
+    fprintf(out, " %s", json_is_null(value) ? "none" : text != NULL ? text : "?");
+    free(text);
 }
 
 /* ", administrator: no", if that was set. */
@@ -60,13 +59,21 @@ static void write_batch(FILE *out, const json_t *result)
             (long long)json_integer_value(json_object_get(result, "updated")));
 }
 
-/* "added device raspi SHA256:..." */
+/* "added device raspi SHA256:...", "allowed alice raspi:22" */
 static void write_one(FILE *out, const json_t *result)
 {
     fputs(text_of(result, "status"), out);
     write_word(out, result, "kind");
     write_word(out, result, "name");
+    write_word(out, result, "rule");
     write_word(out, result, "fingerprint");
+}
+
+/* ", expires 2026-12-31T18:00:00Z", if that was asked for. */
+static void write_expiry(FILE *out, const json_t *result)
+{
+    const char *expires = text_of(result, "expires");
+    fprintf(out, "%s%s", *expires != '\0' ? ", expires " : "", expires);
 }
 
 /* ": PROXY protocol on", of an endpoint. */
@@ -85,6 +92,7 @@ static void write_change(FILE *out, const json_t *result)
     long long bridges = json_integer_value(json_object_get(closed, "bridges"));
     (json_object_get(result, "added") != NULL ? write_batch : write_one)(out, result);
     write_limit(out, result);
+    write_expiry(out, result);
     write_admin(out, result);
     write_proxy(out, result);
     if (sessions > 0 || bridges > 0)

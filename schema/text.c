@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define COLUMNS_MAX 24
 #define WIDTH_MIN 20 /* a narrower screen gets lines of that */
@@ -28,8 +29,90 @@ static char plain(char c)
     return c < 0x20 || c > 0x7e ? '?' : c;
 }
 
+/* ---- What a value means ---- */
+
+enum unit { PLAIN, BYTES, SECONDS, EXPIRY };
+
+static const struct {
+    const char *name;
+    enum unit unit;
+} units[] = {
+    { "bytes_up", BYTES }, { "bytes_down", BYTES }, { "up_rate", BYTES },   { "down_rate", BYTES },
+    { "bytes-up", BYTES }, { "bytes-down", BYTES }, { "log_bytes", BYTES }, { "heap_used", BYTES },
+    { "held", BYTES },     { "uptime", SECONDS },   { "expires", EXPIRY },
+};
+
+/* That of the object's value; where it tells of a limit, the limit's. */
+static enum unit unit_of(const json_t *object, const char *name)
+{
+    const char *limit = json_string_value(json_object_get(object, "limit"));
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+        if (strcmp(units[i].name, limit != NULL ? limit : name) == 0)
+            return units[i].unit;
+    return PLAIN;
+}
+
+/* "12.3K"; "64M" is exact. */
+static void put_bytes(FILE *out, json_int_t bytes)
+{
+    static const char suffixes[] = " KMGT";
+    double value = (double)bytes;
+    size_t i = 0;
+    for (; value >= 1024 && suffixes[i + 1] != '\0'; i++)
+        value /= 1024;
+    if (i == 0)
+        fprintf(out, "%lld", (long long)bytes);
+    else
+        fprintf(out, "%.*f%c", value == (double)(json_int_t)value ? 0 : 1, value, suffixes[i]);
+}
+
+/* "3 h 2 min": the two largest units. */
+static void put_seconds(FILE *out, json_int_t seconds)
+{
+    static const struct {
+        const char *name;
+        json_int_t seconds;
+    } parts[] = { { "d", 86400 }, { "h", 3600 }, { "min", 60 }, { "s", 1 } };
+    size_t i = 0;
+    while (i < 3 && seconds < parts[i].seconds)
+        i++;
+    fprintf(out, "%lld %s", (long long)(seconds / parts[i].seconds), parts[i].name);
+    seconds %= parts[i].seconds;
+    if (i < 3 && seconds >= parts[i + 1].seconds)
+        fprintf(out, " %lld %s", (long long)(seconds / parts[i + 1].seconds), parts[i + 1].name);
+}
+
+static void put_number(FILE *out, json_int_t number, enum unit unit)
+{
+    if (unit == BYTES)
+        put_bytes(out, number);
+    else if (unit == SECONDS)
+        put_seconds(out, number);
+    else
+        fprintf(out, "%lld", (long long)number);
+}
+
+/* A time as relayd writes them, in UTC, sorts as text. What it could not have written is left alone. */
+static bool has_passed(const char *time_text)
+{
+    char text[sizeof("2026-01-31T18:00:00Z")] = "";
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    return strlen(time_text) == sizeof(text) - 1 && strcmp(time_text, text) <= 0;
+}
+
+static void put_string(FILE *out, const char *text, enum unit unit)
+{
+    fputs(text, out);
+    if (unit == EXPIRY && has_passed(text))
+        fputs(" (expired)", out);
+}
+
+/* ---- Cells ---- */
+
 /* The text of one cell; free() it. */
-static char *cell(const json_t *value)
+static char *cell(const json_t *value, enum unit unit)
 {
     char *text = NULL;
     size_t i, size;
@@ -38,9 +121,9 @@ static char *cell(const json_t *value)
     if (out == NULL)
         return NULL;
     if (json_is_string(value))
-        fputs(json_string_value(value), out);
+        put_string(out, json_string_value(value), unit);
     else if (json_is_integer(value))
-        fprintf(out, "%lld", (long long)json_integer_value(value));
+        put_number(out, json_integer_value(value), unit);
     else if (json_is_boolean(value))
         fputs(json_is_true(value) ? "yes" : "no", out);
     else if (json_is_array(value) && json_array_size(value) == 0)
@@ -59,6 +142,11 @@ static char *cell(const json_t *value)
     return text;
 }
 
+char *text_member(const json_t *object, const char *name)
+{
+    return cell(json_object_get(object, name), unit_of(object, name));
+}
+
 /* Text that begins in column `at`; what does not fit goes on below, in the same column, broken at a blank if
  * there is one. */
 static void put_wrapped(const struct page *page, const char *text, int at)
@@ -75,23 +163,23 @@ static void put_wrapped(const struct page *page, const char *text, int at)
     fputs(text, page->out);
 }
 
-static void put_cell(const struct page *page, const json_t *value, int at)
+static void put_member(const struct page *page, const json_t *object, const char *name, int at)
 {
-    char *text = cell(value);
+    char *text = text_member(object, name);
     put_wrapped(page, text != NULL ? text : "?", at);
     free(text);
 }
 
-static void put_padded(FILE *out, const json_t *value, int width)
+static void put_padded(FILE *out, const json_t *object, const char *name, int width)
 {
-    char *text = cell(value);
+    char *text = text_member(object, name);
     fprintf(out, "%-*s", width, text != NULL ? text : "?");
     free(text);
 }
 
-static int cell_width(const json_t *value)
+static int member_width(const json_t *object, const char *name)
 {
-    char *text = cell(value);
+    char *text = text_member(object, name);
     int width = text != NULL ? (int)strlen(text) : 1;
     free(text);
     return width;
@@ -135,7 +223,7 @@ static void measure(json_t *rows, int indent, struct columns *columns)
     }
     json_array_foreach(rows, i, row)
         for (int c = 0; c < columns->n; c++) {
-            int width = cell_width(json_object_get(row, columns->name[c])) + 2;
+            int width = member_width(row, columns->name[c]) + 2;
             columns->width[c] = width > columns->width[c] ? width : columns->width[c];
         }
     for (int c = 0; c + 1 < columns->n; c++)
@@ -160,54 +248,53 @@ static void render_columns(const struct page *page, json_t *rows, const struct c
     json_array_foreach(rows, i, row) {
         fprintf(page->out, "%*s", indent, "");
         for (int c = 0; c + 1 < columns->n; c++)
-            put_padded(page->out, json_object_get(row, columns->name[c]), columns->width[c]);
+            put_padded(page->out, row, columns->name[c], columns->width[c]);
         if (columns->n > 0)
-            put_cell(page, json_object_get(row, columns->name[columns->n - 1]), columns->last);
+            put_member(page, row, columns->name[columns->n - 1], columns->last);
         fputc('\n', page->out);
     }
 }
 
 /* ---- Tables whose columns are cut ---- */
 
-/* A number that lacks its end would be another one: only texts may be cut. */
-static bool may_cut(json_t *rows, const char *name)
+/* A number that lacks its end would be another one: only texts may be cut, and no header is. */
+static int width_min(json_t *rows, const char *name, int width)
 {
     size_t i;
     json_t *row;
+    int header = (int)strlen(name) > CUT_MIN ? (int)strlen(name) : CUT_MIN;
+    bool number = unit_of(NULL, name) == BYTES || unit_of(NULL, name) == SECONDS;
     json_array_foreach(rows, i, row)
-        if (json_is_integer(json_object_get(row, name)))
-            return false;
-    return true;
+        number = number || json_is_integer(json_object_get(row, name));
+    return number || width < header + 2 ? width : header + 2;
 }
 
-/* Takes from the widest column until all fit, or none can be cut any more. */
-static void shrink(const struct page *page, json_t *rows, struct columns *columns, int indent)
-{
-    bool cut[COLUMNS_MAX];
-    int total = indent - 2;
-    for (int c = 0; c < columns->n; c++) {
-        total += columns->width[c];
-        cut[c] = may_cut(rows, columns->name[c]);
-    }
-    for (; total > page->width; total--) {
-        int widest = -1;
-        for (int c = 0; c < columns->n; c++)
-            if (cut[c] && columns->width[c] > CUT_MIN + 2 &&
-                (widest < 0 || columns->width[c] > columns->width[widest]))
-                widest = c;
-        if (widest < 0)
-            return;
-        columns->width[widest]--;
-    }
-}
-
-/* How many columns there is room for, with the sign that there are more. */
-static int count_shown(const struct page *page, const struct columns *columns, int indent)
+/* How many columns there is room for with these widths, with the sign that there are more. */
+static int count_shown(const struct page *page, const struct columns *columns, const int width[COLUMNS_MAX],
+                       int indent)
 {
     int used = indent, n = 0;
-    while (n < columns->n && used + columns->width[n] - (n + 1 == columns->n ? 2 : 0) <= page->width)
-        used += columns->width[n++];
+    while (n < columns->n && used + width[n] - (n + 1 == columns->n ? 2 : 0) <= page->width)
+        used += width[n++];
     return n;
+}
+
+/* As many columns as can be, then each as wide as can be: takes from the widest until they fit. Returns how
+ * many. */
+static int shrink(const struct page *page, json_t *rows, struct columns *columns, int indent)
+{
+    int min[COLUMNS_MAX] = { 0 };
+    for (int c = 0; c < columns->n; c++)
+        min[c] = width_min(rows, columns->name[c], columns->width[c]);
+    int shown = count_shown(page, columns, min, indent);
+    while (count_shown(page, columns, columns->width, indent) < shown) {
+        int widest = -1;
+        for (int c = 0; c < shown; c++)
+            if (columns->width[c] > min[c] && (widest < 0 || columns->width[c] > columns->width[widest]))
+                widest = c;
+        columns->width[widest]--;
+    }
+    return shown;
 }
 
 static void put_cut(FILE *out, const char *text, int width)
@@ -225,7 +312,7 @@ static void put_cut_row(const struct page *page, const json_t *row, const struct
 {
     fprintf(page->out, "%*s", indent, "");
     for (int c = 0; c < shown; c++) {
-        char *text = row != NULL ? cell(json_object_get(row, columns->name[c])) : title(columns->name[c]);
+        char *text = row != NULL ? text_member(row, columns->name[c]) : title(columns->name[c]);
         put_cut(page->out, text != NULL ? text : "?", columns->width[c] - 2);
         fputs(c + 1 < shown ? "  " : "", page->out);
         free(text);
@@ -237,8 +324,7 @@ static void render_cut(const struct page *page, json_t *rows, struct columns *co
 {
     size_t i;
     json_t *row;
-    shrink(page, rows, columns, indent);
-    int shown = count_shown(page, columns, indent);
+    int shown = shrink(page, rows, columns, indent);
     put_cut_row(page, NULL, columns, shown, indent);
     json_array_foreach(rows, i, row)
         put_cut_row(page, row, columns, shown, indent);
@@ -269,7 +355,7 @@ static void render_object(const struct page *page, json_t *object, int indent)
                 fprintf(page->out, "\n%*s", indent + 2, "");
             else
                 fprintf(page->out, "%*s", width - (int)strlen(name) + 1, "");
-            put_cell(page, value, below ? indent + 2 : column);
+            put_member(page, object, name, below ? indent + 2 : column);
             fputc('\n', page->out);
         }
     }
@@ -306,8 +392,10 @@ static void render(const struct page *page, const json_t *value, int indent)
     else if (json_is_object(value))
         render_object(page, (json_t *)(uintptr_t)value, indent);
     else {
-        put_cell(page, value, indent);
+        char *text = cell(value, PLAIN);
+        put_wrapped(page, text != NULL ? text : "?", indent);
         fputc('\n', page->out);
+        free(text);
     }
 }
 

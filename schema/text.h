@@ -7,6 +7,10 @@
 /* Results for people: the same in relayctl and in the SSH session channel. Each returns text that
  * the caller frees, NULL when out of memory. Bytes outside 0x20..0x7e are shown as '?'. */
 
+/* One value of an object: bytes as "1.8M" (1024 each), seconds as "3 h 2 min", an expiry in the past with "
+ * (expired)"; its name, or that of the limit that the object tells of, says what it is. */
+char *text_member(const json_t *object, const char *name);
+
 /* A JSON array of objects as a table with a header, columns in the order of the first object; an
  * object as `name: value` lines, with tables for what is nested; a string alone. */
 char *text_render(const json_t *value);
@@ -16,8 +20,8 @@ char *text_render(const json_t *value);
  * row. */
 char *text_render_in(const json_t *value, unsigned width);
 
-/* The same, but each row of a table is one line: its texts are cut, and then its last columns left out; an
- * ellipsis (in UTF-8) shows where. */
+/* The same, but each row of a table is one line: its texts are cut, but no header and no number, and then its
+ * last columns left out; an ellipsis (in UTF-8) shows where. */
 char *text_render_cut(const json_t *value, unsigned width);
 
 /* A line that begins with `head`, a word of ours; what does not fit goes on below, behind its column, or

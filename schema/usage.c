@@ -41,14 +41,16 @@ void usage_parse(const char *line, struct usage *usage)
         copy_name(arg->name, line, len);
         line += len;
         arg->flag = arg->option && *line == ']';
+        arg->file = arg->option && strncmp(line, " FILE", 5) == 0;
         if (arg->option && !arg->flag)
             line += 1 + strcspn(line + 1, " .]");
         if (optional) {
             assert(*line == ']');
             line++;
         }
-        arg->repeated = strncmp(line, "...", 3) == 0;
-        line += arg->repeated ? 3 : 0;
+        bool dots = strncmp(line, "...", 3) == 0;
+        arg->repeated = dots || arg->file;
+        line += dots ? 3 : 0;
         line += strspn(line, " )");
     }
 }
@@ -110,6 +112,17 @@ static int take_option(const struct usage *usage, int argc, char *const argv[], 
     return put_value(args, option, value, error, size) == 0 ? 2 : 0;
 }
 
+/* Whether a word stands where a file was given instead: most likely a second file. */
+static bool is_second_file(const struct usage *usage, const struct usage_arg *word, const json_t *args)
+{
+    for (size_t i = 0; i < usage->n && word->group != 0; i++) {
+        const struct usage_arg *arg = &usage->arg[i];
+        if (arg->file && arg->group == word->group && json_object_get(args, arg->name) != NULL)
+            return true;
+    }
+    return false;
+}
+
 /* Gives the positional words their names. */
 static int take_words(const struct usage *usage, int argc, char *const argv[], json_t *args, char *error,
                       size_t size)
@@ -123,6 +136,10 @@ static int take_words(const struct usage *usage, int argc, char *const argv[], j
             if (!arg->required)
                 continue;
             snprintf(error, size, "%s is missing", arg->name);
+            return -1;
+        }
+        if (is_second_file(usage, arg, args)) {
+            snprintf(error, size, "give one file at a time, and no %s beside it", arg->name);
             return -1;
         }
         int words = arg->repeated ? argc - used : 1;

@@ -13,7 +13,8 @@
  *   [--expires WHEN] an optional string "expires"
  *   [--allow RULE]...  an optional array of strings "allow"
  *   [--admin]        an optional true "admin"
- *   ( KEY... | --pending FINGERPRINT | --batch FILE... )  exactly one of them
+ *   --batch FILE     an option whose value is FILE is an array, too: of the lines of one file
+ *   ( KEY... | --pending FINGERPRINT | --batch FILE )  exactly one of them
  */
 #define USAGE_MAX 8
 #define USAGE_VALUE_MAX 16384 /* bytes of one argument; the longest public key has 12,000 */
@@ -25,6 +26,7 @@ struct usage_arg {
     bool flag;     /* an option without VALUE */
     bool required;
     unsigned group; /* of those with the same one, unless it is 0, exactly one is given */
+    bool file;      /* an option whose array is the lines of one file */
     bool repeated;  /* option: an array; positional: takes the rest of the words */
 };
 

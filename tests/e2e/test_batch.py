@@ -124,7 +124,9 @@ def test_what_relayctl_refuses_itself(relay, folder):
         done = relay.ctl("add-device", "--batch", path, check=False)
         assert done.returncode == 2 and says in done.stderr, done.stderr
     for words, says in [(["--batch", "/nosuch"], "/nosuch: No such file"), (["--batch", path, "--batch", path], "one --batch"),
-                        (["--batch", path, make_key()], "only one of key, --pending and --batch can be given"),
+                        (["--batch", path, path], "give one file at a time"),
+                        (["--batch", path, make_key()], "no key beside it"),
+                        (["--batch", path, "--pending", "SHA256:x"], "only one of key, --pending and --batch can be given"),
                         ([], "key, --pending or --batch is missing")]:
         done = relay.ctl("add-device", *words, check=False)
         assert done.returncode == 2 and says in done.stderr, done.stderr

@@ -85,6 +85,18 @@ def test_what_is_refused_has_its_reason_and_for_administrators_its_cause(relay, 
     event(relay, event="login", tenant="default", principal="other", reason="key_expired")
 
 
+def test_a_terminal_gets_a_header(relay, procs):
+    relay.add_device("raspi")
+    relay.ctl("events")  # once they are stored
+    proc = procs.spawn_pty([RELAYCTL, "--control-socket", relay.socket, "events"])
+    proc.expect("add-device --name raspi")
+    lines = proc.output().replace("\r", "").split("\n")
+    assert lines[0].split() == ["TIME", "TENANT", "PRINCIPAL", "ADDRESS", "EVENT", "OBJECT"]
+    row = next(line for line in lines if "add-device --name raspi" in line)
+    assert row[lines[0].index("EVENT"):].startswith("command ")
+    assert "PRINCIPAL" not in relay.ctl("events", json=False)
+
+
 def test_bytes_that_peers_choose_reach_no_terminal(relay):
     alice = relay.add_client("alice")
     alice.run(command=["a\x1b[2J\tb\xff"])

@@ -54,9 +54,9 @@ def test_what_show_shows(relay, raspi, alice):
     relay.restart()
     assert row(relay, "bridges", "alice")["value"] == 5
     text = relay.ctl("--tenant", "acme", "show", json=False)
-    assert "bytes-up" in text and "1048576" in text and "bytes a second" in text
+    assert "bytes-up" in text and " 1M " in text and "bytes a second" in text
     assert relay.ctl("limit", "held", "none", json=False) == "set tenant default: held none\n"
-    assert relay.ctl("limit", "held", "default", json=False) == "set tenant default: held 1073741824\n"
+    assert relay.ctl("limit", "held", "default", json=False) == "set tenant default: held 1G\n"
     refused(relay, "bad_argument", "limit", "sesions", "5", says=["sesions", "sessions, endpoints"])
     refused(relay, "bad_argument", "limit", "bridges", "lots", says=["lots", "whole number"])
     refused(relay, "not_found", "limit", "--principal", "bob", "bridges", "5", says="bob")

@@ -176,6 +176,17 @@ def test_adding_what_is_there_exactly_so_is_success(relay, keys):
     assert relay.ctl("disallow", "Alice2.Default", "WEB:80")["status"] == "disallowed", "a name has no case"
 
 
+def test_what_was_changed_is_named(relay, keys):
+    alice = relay.add_client("alice")
+    assert relay.ctl("allow", "alice", "RASPI:022", json=False) == "allowed alice raspi:22\n"
+    assert relay.ctl("disallow", "alice", "raspi:22", json=False) == "disallowed alice raspi:22\n"
+    again = ["add-client", "--name", "alice", alice.pub]
+    assert ", expires 2099-12-31T00:00:00Z\n" in relay.ctl(*again, "--expires", "2099-12-31", json=False)
+    changed = relay.ctl(*again, "--expires", "2098-12-31")
+    assert (changed["status"], changed["expires"]) == ("updated", "2098-12-31T00:00:00Z")
+    assert "expires" not in relay.ctl(*again)
+
+
 def test_adding_again_prolongs_an_expiry(relay, keys):
     key = keys.new() + ".pub"
     args = ["add-client", "--name", "alice", key, "--expires"]

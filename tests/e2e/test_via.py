@@ -126,6 +126,16 @@ def test_no_relayd_is_3(relay, boss, net, fake):
         assert done.returncode == 3 and done.stderr.startswith("relayctl: --ssh: "), done
 
 
+def test_a_port_needs_a_url(fake):
+    """ssh takes the rest for an address, or for a name that there is not."""
+    ssh = fake("echo {}")
+    for dest in ("acme@relay:22222", "relay:22", "acme@[::1]:22"):
+        done = relayctl("--via", dest, "--ssh", ssh, "list", "devices")
+        assert done.returncode == 2 and "for a port write ssh://USER@HOST:PORT" in done.stderr, (dest, done)
+    for dest in ("acme@relay", "ssh://acme@relay:22222", "acme@::1", "fe80::1:22", "acme@relay:x", "relay:"):
+        assert relayctl("--via", dest, "--ssh", ssh, "list", "devices").returncode == 0, dest
+
+
 def test_what_ssh_is_given(fake):
     """One line that its remote end splits again, and a destination that cannot be an option."""
     ssh = fake('for word; do printf "%s|" "$word" >&2; done; echo "{}"')

@@ -69,6 +69,36 @@ Test(text, what_is_nested_is_indented)
 }
 
 /* Each byte value as a one-byte text, where JSON can hold it. */
+Test(text, numbers_have_units)
+{
+    expect_text("{\"held\":67108864,\"heap_used\":1904768,\"log_bytes\":1023,\"n\":67108864}",
+                "held:      64M\nheap_used: 1.8M\nlog_bytes: 1023\nn:         67108864\n");
+    expect_text("[{\"bytes_up\":1024,\"down_rate\":1025},{\"bytes_up\":-1,\"down_rate\":null}]",
+                "BYTES UP  DOWN RATE\n1K        1.0K\n-1        -\n");
+    expect_text("{\"bytes_up\":9223372036854775807}", "bytes_up: 8388608T\n");
+    expect_text("[{\"limit\":\"held\",\"value\":1048576,\"used\":0},{\"limit\":\"opens\",\"value\":2048}]",
+                "LIMIT  VALUE  USED\nheld   1M     0\nopens  2048   -\n");
+}
+
+Test(text, times_have_units)
+{
+    expect_text("{\"uptime\":0}", "uptime: 0 s\n");
+    expect_text("{\"uptime\":59}", "uptime: 59 s\n");
+    expect_text("{\"uptime\":60}", "uptime: 1 min\n");
+    expect_text("{\"uptime\":10925}", "uptime: 3 h 2 min\n");
+    expect_text("{\"uptime\":86461}", "uptime: 1 d\n");
+    expect_text("{\"uptime\":-5}", "uptime: -5 s\n");
+}
+
+Test(text, an_expiry_that_has_passed_says_so)
+{
+    expect_text("{\"expires\":\"2020-01-01T00:00:00Z\",\"since\":\"2020-01-01T00:00:00Z\"}",
+                "expires: 2020-01-01T00:00:00Z (expired)\nsince:   2020-01-01T00:00:00Z\n");
+    expect_text("[{\"expires\":\"9999-12-31T23:59:59Z\"},{\"expires\":null},{\"expires\":\"1\"}]",
+                "EXPIRES\n9999-12-31T23:59:59Z\n-\n1\n");
+    expect_text("[{\"expires\":\"2020-01-01T00:00:00Z\"}]", "EXPIRES\n2020-01-01T00:00:00Z (expired)\n");
+}
+
 Test(text, control_bytes_never_pass)
 {
     static const char *const shapes[] = { "s",       "[s]",       "[{s:s}]",    "{s:s}",
@@ -319,13 +349,26 @@ Test(text, the_longest_texts_are_cut_first)
 Test(text, then_the_last_columns_are_left_out)
 {
     expect_cut(32, ROWS,
-               "ID  CLIENT    ADDRESS  …\n"
-               "1   a-name-…  192.0.2… …\n"
-               "22  b         -        …\n");
+               "ID  CLIENT           ADDRESS   …\n"
+               "1   a-name-of-18-b…  192.0.2.1 …\n"
+               "22  b                -         …\n");
     expect_cut(20, ROWS,
-               "ID  CLIENT   …\n"
-               "1   a-name-… …\n"
-               "22  b        …\n");
+               "ID  CLIENT         …\n"
+               "1   a-name-of-18-… …\n"
+               "22  b              …\n");
+}
+
+/* Not even when nothing has been counted yet; and the room of what is left out is used. */
+Test(text, headers_and_numbers_are_not_cut)
+{
+    const char *rows = "[{\"id\":1,\"endpoint\":\"a.long.name.raspi:22\",\"up_rate\":null,\"down_rate\":null,"
+                       "\"fingerprint\":\"SHA256:abcdefgh\"}]";
+    expect_cut(52, rows,
+               "ID  ENDPOINT       UP RATE  DOWN RATE  FINGERPRINT  \n"
+               "1   a.long.name.…  -        -          SHA256:abcde…\n");
+    expect_cut(40, rows,
+               "ID  ENDPOINT        UP RATE  DOWN RATE …\n"
+               "1   a.long.name.r…  -        -         …\n");
 }
 
 /* An ellipsis is three bytes and one column. */

@@ -288,7 +288,7 @@ Test(usage, check_bounds)
 
 /* ---- Groups ---- */
 
-#define GROUP "NAME ( KEY... | --pending FINGERPRINT | --batch FILE... ) [--all]"
+#define GROUP "NAME ( KEY... | --pending FINGERPRINT | --batch FILE ) [--all]"
 
 Test(usage, a_line_with_a_group)
 {
@@ -322,6 +322,7 @@ Test(usage, exactly_one_of_a_group)
     expect_refused(GROUP, WORDS("n", "k", "--pending", "f"),
                    "only one of key, --pending and --batch can be given");
     expect_refused(GROUP, WORDS("n", "--batch", "b", "--pending", "f"), "only one of");
+    expect_refused(GROUP, WORDS("--batch", "b", "n", "c"), "give one file at a time, and no key beside it");
     cr_expect_eq(check(GROUP, "{\"name\":\"n\"}"), -1);
     cr_expect_eq(check(GROUP, "{\"name\":\"n\",\"key\":\"k\",\"batch\":[]}"), -1);
     cr_expect_eq(check(GROUP, "{\"name\":\"n\",\"batch\":[]}"), 0);

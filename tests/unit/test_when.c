@@ -19,6 +19,15 @@ Test(when, dates_are_what_they_are)
     cr_expect_eq(when_parse("2001-09-09T01:46:40Z", NOW, 1), NOW);
 }
 
+Test(when, written_as_it_is_read)
+{
+    char text[WHEN_SIZE];
+    when_write(when_parse("2026-12-31T18:00:00Z", NOW, 1), text);
+    cr_expect_str_eq(text, "2026-12-31T18:00:00Z");
+    when_write(INT64_MAX, text);
+    cr_expect_str_eq(text, "");
+}
+
 Test(when, all_else_is_nothing)
 {
     static const char *const wrong[] = { "",
