@@ -505,7 +505,8 @@ def test_a_busy_tenant_holds_up_no_other(slow, keys):
         assert [order.recv_exit_status() for order in orders[:8]] == [0] * 8
         relay.wait_log("control: add-device --name d7 ", since)
         order = [re.search(r"add-(?:tenant|device --name) (\w+)", text)[1] for text in relay.logged("control: add-", since)]
-        assert order.index("other") <= 1 and len(order) == 9, order
+        # It is behind one of them, and those may be logged earlier that have gone through meanwhile.
+        assert order.index("other") < 4 and len(order) == 9, order
     finally:
         transport.close()
 
