@@ -124,6 +124,12 @@ class Pty(Proc):
             with self._lock:
                 self._seen += data
 
+    def wait(self, *args, **options):
+        """What it said to its end is in output() then; a child that it left behind may still have the terminal open."""
+        status = super().wait(*args, **options)
+        self._reader.join(2)
+        return status
+
     def err(self):
         return self.output()
 
