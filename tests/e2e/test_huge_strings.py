@@ -100,7 +100,6 @@ class Sender:
         """Afterwards it is either answered or rid of its session."""
         raw = self.ready()
         self.sent += 1
-        raw.inbox.clear()
         with contextlib.suppress(EOFError, OSError):
             raw.put(*(channel.peer if field is CHANNEL else field for field in message))
             raw.put(GLOBAL_REQUEST, "keepalive@openssh.com", True)
@@ -109,6 +108,7 @@ class Sender:
         answers = 2 if message[0] == GLOBAL_REQUEST else 1
         until(lambda: not raw.is_active() or len(raw.seen(REQUEST_FAILURE) + raw.seen(REQUEST_SUCCESS)) == answers,
               what=lambda: f"an answer to {named(message)}")
+        raw.inbox.clear()  # who asks next must not take it for his answer
         if not raw.is_active():
             self.raw, self.ended = None, self.ended + 1
 
