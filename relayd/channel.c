@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-#define CHUNK_MAX 65536u     /* bytes of one write */
-#define FIRST_CHUNK_MAX 512u /* of the first, before the peer's packet size is known: it may be 1 */
+#define CHUNK_MAX 65536u    /* bytes of one write */
+#define FIRST_CHUNK_MAX 256 /* of the first: the packet size of the peer, which is not known, may be 1 */
 
 /* ---- What libssh calls: record, and nothing else ---- */
 
@@ -219,7 +219,9 @@ static size_t write_by(write_call *call, struct channel *channel, const void *da
     if (channel->state != CHANNEL_OPEN || !session_may_write(session))
         return 0;
     size_t window = ssh_channel_window_size(channel->ssh);
-    size_t max = channel->written == 0 ? FIRST_CHUNK_MAX : CHUNK_MAX;
+    /* Four times as much each time, so that a size that is too small shows in a few packets. */
+    uint64_t trusted = FIRST_CHUNK_MAX + 3 * channel->written;
+    size_t max = trusted < CHUNK_MAX ? (size_t)trusted : CHUNK_MAX;
     len = len < max ? len : max;
     len = len < window ? len : window;
     if (len == 0)

@@ -12,8 +12,8 @@
 #include <time.h>
 #include <utlist.h>
 
-#define WRITE_BUDGET (256u * 1024) /* bytes to one channel a pass */
-#define DRAIN_CHUNK (65536u - 64)  /* with the head of an evbuffer's chunk: 64 KiB, and no more */
+#define WRITE_BUDGET 65536u       /* bytes to one channel at a time */
+#define DRAIN_CHUNK (65536u - 64) /* with the head of an evbuffer's chunk: 64 KiB, and no more */
 
 static atomic_uint_fast64_t last_id;
 
