@@ -351,10 +351,10 @@ static bool may_lack(const struct config_addresses *addresses, const struct conf
 }
 
 /* How many sessions the descriptors allow. */
-static unsigned session_cap(unsigned nworkers)
+static unsigned session_cap(unsigned nloops)
 {
     struct rlimit limit = { 1024, 1024 };
-    unsigned reserve = LIMIT_DESCRIPTOR_RESERVE + nworkers * LIMIT_DESCRIPTORS_A_WORKER;
+    unsigned reserve = LIMIT_DESCRIPTOR_RESERVE + nloops * LIMIT_DESCRIPTORS_A_WORKER;
     getrlimit(RLIMIT_NOFILE, &limit);
     rlim_t most = limit.rlim_cur < 1000000 ? limit.rlim_cur : 1000000;
     return most > reserve ? (unsigned)most - reserve : 1;
@@ -387,7 +387,7 @@ struct listener *listener_new(struct event_base *base, const struct listener_opt
     }
     listener->base = base;
     listener->options = *options;
-    listener->cap = session_cap(options->nworkers);
+    listener->cap = session_cap(options->nloops);
     if (open_sockets(base, listener, options, port, failure) == 0)
         return listener;
     listener_free(listener);

@@ -13,7 +13,7 @@ struct listener;
 struct listener_options {
     const struct config_addresses *addresses; /* to bind */
     int npassed;                              /* sockets from systemd, used in their place if there are any */
-    unsigned nworkers;
+    unsigned nloops;
     /* Owns each socket from then on. */
     void (*accepting)(int fd, const struct sockaddr *address, const struct source *source);
     unsigned (*held)(void);   /* how many sockets are with the workers, */

@@ -581,7 +581,7 @@ int live_list_tenants(struct loop *loop, struct request *request)
             DL_COUNT2(tenant->sessions, session, sessions, tenant_next);
         add_to(row, "sessions", sessions);
         add_to(row, "bridges", tenant != NULL ? (json_int_t)tenant->nbridges : 0);
-        if (loop->index + 1 == loop->relay->nworkers)
+        if (loop->index + 1 == loop->relay->nloops)
             json_object_del(row, "id");
     }
     return 0;

@@ -19,8 +19,16 @@ struct relay {
     struct config config; /* that relayd was started with */
     struct host_key host_key;
     time_t started;
-    unsigned nworkers;
-    uint16_t port; /* of the first address that it listens on */
+    unsigned nworkers; /* that tenants live on; as many more log in: */
+    unsigned nloops;   /* all of them, the tenants' first */
+    uint16_t port;     /* of the first address that it listens on */
+};
+
+/* A tenant's part of a worker's time. All its sessions that have work share it. */
+struct share {
+    struct session *dirty; /* those, in the order in which they will be served */
+    uint64_t pass;         /* in which it had its turn last */
+    struct share *prev, *next;
 };
 
 /* What one worker thread owns: its event loop, its view of the registry, the sessions that are
@@ -36,8 +44,11 @@ struct loop {
     ssh_bind bind;
 
     struct session *sessions; /* all of them */
-    struct session *dirty;    /* to be served in the next pass */
-    struct session *touched;  /* libssh was called for them in this pass: to be settled */
+    struct share *shares;     /* those with sessions to be served, in turn */
+    struct share strangers;   /* of who has not logged in */
+    uint64_t pass;            /* counts them */
+    int64_t slice_end;        /* when the session that is served has to stop; clock_us() */
+    struct session *touched;  /* libssh was called for them: to be settled */
     struct tenant *tenants;   /* hash by id */
     struct request *requests; /* under way for sessions of this worker: one of a tenant at a time, */
     struct request *waiting;  /* behind which the others wait */

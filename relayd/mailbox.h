@@ -6,7 +6,7 @@
 /* A bounded queue into a thread: any thread posts, the owner takes. An eventfd tells the owner's
  * event loop. Ownership of a mail moves with it. */
 enum mail_kind {
-    MAIL_CONNECTION, /* struct connection: an accepted socket, to any worker */
+    MAIL_CONNECTION, /* struct connection: an accepted socket, to a worker that logs in */
     MAIL_SESSION,    /* struct session: logged in, to its tenant's worker */
     MAIL_REQUEST,    /* struct request: a command on its way */
     MAIL_ANSWER,     /* struct request: back at the session's worker */

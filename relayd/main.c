@@ -182,7 +182,7 @@ static int open_sockets(struct process *process, const struct passwd *user, stru
     struct listener_options options = {
         .addresses = &config->listen,
         .npassed = systemd_sockets(),
-        .nworkers = process->relay.nworkers,
+        .nloops = process->relay.nloops,
         .accepting = worker_accept,
         .held = worker_connections,
         .logins = worker_logins,
@@ -298,6 +298,7 @@ int main(int argc, char *argv[])
     }
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     process.relay.nworkers = config->workers > 0 ? config->workers : cores > 0 ? (unsigned)cores : 1;
+    process.relay.nloops = 2 * process.relay.nworkers;
     process.relay.started = time(NULL);
     log_setup((enum log_level)config->log_level, config->log_format);
     event_set_log_callback(on_event_log);

@@ -86,9 +86,7 @@ int reload_read(struct store *store, struct request *request)
     gate_configure(config);
     trail_configure(config);
     log_info("the configuration was read again");
-    log_names("changed now", changed);
     record(request, list_names(changed, names) + strspn(names, " "));
-    log_names("changed at the next start only", restart);
     request->result = json_pack("{s:s, s:o, s:o}", "status", "reloaded", "changed", changed, "restart",
                                 restart);
     config_release(reload.current);
@@ -101,7 +99,10 @@ int reload_apply(struct loop *loop, struct request *request)
 {
     config_release(loop->config);
     loop->config = config_hold(request->config);
-    if (loop->index + 1 == loop->relay->nworkers)
-        systemd_ready("serving");
+    if (loop->index + 1 < loop->relay->nloops)
+        return 0;
+    log_names("changed now", json_object_get(request->result, "changed"));
+    log_names("changed at the next start only", json_object_get(request->result, "restart"));
+    systemd_ready("serving");
     return 0;
 }

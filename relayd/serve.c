@@ -1,6 +1,7 @@
 #include "relayd/serve.h"
 
 #include "relayd/auth.h"
+#include "relayd/clock.h"
 #include "relayd/connect.h"
 #include "relayd/console.h"
 #include "relayd/keeper.h"
@@ -9,10 +10,9 @@
 
 #include <utlist.h>
 
-#define READ_FULL 65536u            /* what one read brings while more waits in the kernel */
-#define READ_BUDGET (4 * READ_FULL) /* bytes from one session a pass, read in passing included */
-#define PACKET_BUDGET 256           /* packets of one session a pass, and what is in the last read */
-#define MESSAGE_BUDGET 256          /* messages of one session a pass */
+#define READ_FULL 65536u /* what one read of large packets brings while more waits in the kernel */
+#define SHARE_US 200     /* of a tenant a pass, and of */
+#define SLICE_US 100     /* one session; each is over with the first step that ends behind it */
 
 void (*serve_hand_over)(struct session *session);
 
@@ -54,6 +54,11 @@ static void dispatch(struct session *session, ssh_message message)
 
 /* ---- Reading ---- */
 
+static bool slice_is_over(const struct session *session)
+{
+    return clock_us() >= session->loop->slice_end;
+}
+
 static bool is_greedy(const struct session *session)
 {
     return session->state == SESSION_LOGIN && session->socket.in_bytes > LIMIT_LOGIN_BYTES;
@@ -89,20 +94,15 @@ static bool read_step(struct session *session)
     return session->state != SESSION_DEAD && session->state != SESSION_HANDOVER;
 }
 
-/* Reads within the budget. Returns true if messages are left that libssh has read: they come before
+/* Reads until the slice is over. Returns true if messages are left that libssh has read: they come before
  * anything else that might read more, or a flood would pile up. */
 static bool read_some(struct session *session)
 {
-    uint64_t start = session->socket.in_bytes, packets = session->raw.in_packets;
     session->io_due = false;
-    for (unsigned messages = 0; messages < MESSAGE_BUDGET; messages++) {
-        bool emptied = session_backlog(session) == 0;
-        if (emptied && (session->socket.in_bytes - start >= READ_BUDGET ||
-                        session->raw.in_packets - packets >= PACKET_BUDGET))
-            break;
+    do {
         if (!read_step(session))
             return false;
-    }
+    } while (!slice_is_over(session));
     session->io_due = true;
     session_mark(session);
     return session_backlog(session) != 0;
@@ -123,16 +123,20 @@ static void on_timer_due(struct session *session)
         session_close(session, REASON_nothing_published, NULL);
 }
 
-/* Each channel that is on the work list now, once: those that are blocked put themselves back. */
+/* Each channel that is on the work list now, once: those that are blocked put themselves back. Only when some
+ * were not, the rest has to wait: to look at one costs little. */
 static void serve_channels(struct session *session)
 {
-    uint64_t start = session->socket.in_bytes;
+    uint64_t read = session->socket.in_bytes, written = session->raw.out_packets;
     for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state != SESSION_DEAD; n--) {
-        if (session->socket.in_bytes - start >= READ_BUDGET)
-            break; /* settling marks the session again: its input moved */
         struct channel *channel = session->work;
         session_unlist_work(channel);
         chan_serve(channel);
+        if ((session->socket.in_bytes != read || session->raw.out_packets != written) &&
+            slice_is_over(session)) {
+            session_mark(session);
+            break;
+        }
     }
 }
 
@@ -208,20 +212,38 @@ static void resume_waiting(struct loop *loop)
             connect_resume(tenant);
 }
 
-bool serve_pass(struct loop *loop)
+/* Each session once at the most: who is marked again comes behind all others. What a session leaves to be
+ * torn down is a part of its tenant's share. Nobody waits behind strangers: they have workers of their own.
+ */
+static void serve_share(struct loop *loop, struct share *share, int64_t limit)
 {
-    struct session *marked = loop->dirty, *session;
-    unsigned n = 0;
-    DL_COUNT2(marked, session, n, dirty_next);
-    for (; n > 0 && loop->dirty != NULL; n--) {
-        session = loop->dirty;
-        DL_DELETE2(loop->dirty, session, dirty_prev, dirty_next);
-        session->in_dirty = false;
+    int64_t now = clock_us(), end = share == &loop->strangers ? INT64_MAX : now + limit;
+    for (; share->dirty != NULL && share->dirty->pass != loop->pass && now < end; now = clock_us()) {
+        struct session *session = share->dirty;
+        session_unmark(session);
+        session->pass = loop->pass;
+        loop->slice_end = now + SLICE_US;
         serve_session(session);
+        serve_reap(loop);
+    }
+}
+
+bool serve_pass(struct loop *loop, int64_t polled)
+{
+    int64_t limit = polled > SHARE_US ? polled : SHARE_US;
+    loop->pass++;
+    while (loop->shares != NULL && loop->shares->pass != loop->pass) {
+        struct share *share = loop->shares;
+        share->pass = loop->pass;
+        serve_share(loop, share, limit);
+        if (share->dirty != NULL) { /* behind the others */
+            DL_DELETE(loop->shares, share);
+            DL_APPEND(loop->shares, share);
+        }
     }
     resume_waiting(loop);
     serve_reap(loop);
-    return loop->dirty != NULL;
+    return loop->shares != NULL;
 }
 
 void serve_accept(struct loop *loop, int fd, const struct source *source, const char *address, uint16_t port)

@@ -6,11 +6,14 @@
 /* The service step of a worker: all work on sessions happens here, at the top of the stack, after
  * the event loop has only marked what is due. */
 
-/* Serves every session that was marked when the pass began, once and within a budget, then settles
- * and tears down. Returns true if sessions are marked again, so that the loop must not sleep. */
-bool serve_pass(struct loop *loop);
+/* Serves the sessions that are marked, each once at the most and for a slice of time, and all of a tenant for
+ * its share: so a tenant waits for no more than a share of each other one, whatever they do. Then settles and
+ * tears down. polled: microseconds that it took to find out who is ready; a share is no less, or with
+ * thousands of them a worker would do little else. Returns true if sessions are still marked, so that the
+ * loop must not sleep. */
+bool serve_pass(struct loop *loop, int64_t polled);
 
-/* Settles what was touched and tears dead sessions down. Part of the pass; on its own for whoever
+/* Settles what was touched and tears dead sessions down. Part of the pass; at once for whoever
  * closes sessions and has to report it done. */
 void serve_reap(struct loop *loop);
 

@@ -97,11 +97,10 @@ void session_detach(struct session *session)
 {
     struct loop *loop = session->loop;
     remove_events(session);
-    if (session->in_dirty)
-        DL_DELETE2(loop->dirty, session, dirty_prev, dirty_next);
+    session_unmark(session);
     if (session->in_touched)
         DL_DELETE2(loop->touched, session, touched_prev, touched_next);
-    session->in_dirty = session->in_touched = false;
+    session->in_touched = false;
     DL_DELETE(loop->sessions, session);
     loop->nsessions--;
     loop->nwaiting -= session->tenant == NULL;
@@ -156,6 +155,7 @@ static void charge(const struct session *session, int amount)
 
 void session_enter(struct session *session, struct tenant *tenant, struct principal *principal)
 {
+    session_unmark(session); /* its share changes */
     session->loop->nwaiting--;
     atomic_fetch_sub(&waiting, 1);
     session->tenant = tenant;
@@ -235,12 +235,31 @@ void session_free(struct session *session)
 
 /* ---- Scheduling ---- */
 
+static struct share *share_of(struct session *session)
+{
+    return session->tenant != NULL ? &session->tenant->share : &session->loop->strangers;
+}
+
 void session_mark(struct session *session)
 {
+    struct share *share = share_of(session);
     if (session->in_dirty)
         return;
     session->in_dirty = true;
-    DL_APPEND2(session->loop->dirty, session, dirty_prev, dirty_next);
+    if (share->dirty == NULL)
+        DL_APPEND(session->loop->shares, share);
+    DL_APPEND2(share->dirty, session, dirty_prev, dirty_next);
+}
+
+void session_unmark(struct session *session)
+{
+    struct share *share = share_of(session);
+    if (!session->in_dirty)
+        return;
+    session->in_dirty = false;
+    DL_DELETE2(share->dirty, session, dirty_prev, dirty_next);
+    if (share->dirty == NULL)
+        DL_DELETE(session->loop->shares, share);
 }
 
 void session_touch(struct session *session)

@@ -15,8 +15,8 @@
 
 #include <event2/event_struct.h>
 
-/* One SSH connection. It belongs to one worker at a time: to any while it logs in, then, handed
- * over once, to its tenant's. */
+/* One SSH connection. It belongs to one worker at a time: to one that logs in, then, handed over
+ * once, to its tenant's. */
 enum session_state {
     SESSION_LOGIN,    /* key exchange and authentication */
     SESSION_HANDOVER, /* authenticated, on its way to the tenant's worker */
@@ -97,8 +97,9 @@ struct session {
     struct ssh_callbacks_struct callbacks;
     struct event read_event, write_event, timer, tick;
     bool in_dirty, in_touched;
+    uint64_t pass;                               /* in which it was served last */
     struct session *prev, *next;                 /* of the loop */
-    struct session *dirty_prev, *dirty_next;     /* of loop->dirty */
+    struct session *dirty_prev, *dirty_next;     /* of its share */
     struct session *touched_prev, *touched_next; /* of loop->touched */
     struct session *tenant_prev, *tenant_next;   /* of the tenant */
 };
@@ -129,10 +130,11 @@ void session_enter(struct session *session, struct tenant *tenant, struct princi
 /* What a session of this principal is charged to: it, and its tenant. */
 struct accounts session_accounts(struct principal *principal);
 
-/* To be served in the next pass. */
+/* To be served soon; and taken out of that line again. */
 void session_mark(struct session *session);
+void session_unmark(struct session *session);
 
-/* libssh was called for it: at the end of the pass its events are brought in line. */
+/* libssh was called for it: behind the session that is served its events are brought in line. */
 void session_touch(struct session *session);
 void session_settle(struct session *session);
 

@@ -54,6 +54,7 @@ struct tenant {
     struct setting *settings;     /* of endpoints */
     struct principal *principals; /* hash by id */
     struct session *sessions;
+    struct share share;       /* of the worker's time */
     struct connect *connects; /* opening and bridged */
     struct connect *waiting;  /* opens that wait for a device that is away */
     struct follower *clients; /* those of its followers that see endpoints come and go */

@@ -7,14 +7,16 @@
 
 #include <sys/socket.h>
 
-/* The worker threads. A tenant lives on one of them; any of them takes new connections. */
+/* The worker threads. A tenant lives on one of the first relay->nworkers. The others log in whoever connects,
+ * so that no stranger can hold a tenant up: the kernel shares the cores among threads, and a key exchange,
+ * which costs what a hundred messages do, cannot be interrupted by anything else. */
 
-/* Starts relay->nworkers threads. `answer` is called on some worker's or the keeper's thread with
+/* Starts relay->nloops threads. `answer` is called on some worker's or the keeper's thread with
  * each request that has come to its end and takes it over. -1 with a reason. */
 int worker_start_all(const struct relay *relay, void (*answer)(struct request *request),
                      struct failure *failure);
 
-/* Gives an accepted socket to a worker; it is closed if there is no memory. Any thread. */
+/* Gives an accepted socket to a worker that logs in; it is closed if there is no memory. Any thread. */
 void worker_accept(int fd, const struct sockaddr *address, const struct source *source);
 
 /* Sends a request on to its next worker, or to its answer. Any thread; takes it over. */

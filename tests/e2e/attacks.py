@@ -18,8 +18,8 @@ BROKEN = (AssertionError, EOFError, OSError, paramiko.SSHException)  # what it r
 
 
 class Attackers:
-    """Eve, who publishes eve:1, and Mallet, who connects: each is replaced when relayd has ended its session. The two
-    principals are given."""
+    """Eve, who publishes eve:1, and Mallet, who connects, as often as is asked (mallet, mallet1, mallet2): each is replaced
+    when relayd has ended its session. The two principals are given."""
 
     def __init__(self, eve, mallet):
         self.port, self.principals = eve.relay.port, {"eve": eve, "mallet": mallet}
@@ -28,7 +28,7 @@ class Attackers:
     def __getattr__(self, name):
         raw = self.raws.get(name)
         if raw is None or not raw.is_active():
-            raw = self.raws[name] = Raw(self.principals[name])
+            raw = self.raws[name] = Raw(self.principals[name.rstrip("0123456789")])
             if name == "eve":
                 assert raw.publish(b"eve", 1) == 1
         return raw

@@ -77,14 +77,20 @@ class Raw(paramiko.Transport):
         self._send_user_message(message)
 
     @contextlib.contextmanager
-    def one_segment(self):
-        """All that is put inside goes out by one write."""
+    def kept(self):
+        """All that is put inside stays in the list that it gives."""
         parts = []
         self.packetizer.write_all = parts.append
         try:
-            yield
+            yield parts
         finally:
             del self.packetizer.write_all
+
+    @contextlib.contextmanager
+    def one_segment(self):
+        """All that is put inside goes out by one write."""
+        with self.kept() as parts:
+            yield
         self.packetizer.write_all(b"".join(parts))
 
     def expect(self, *kinds, channel=None, timeout=10):

@@ -365,13 +365,13 @@ def test_at_the_limit_of_descriptors_accepting_pauses_and_goes_on(make_relay, ne
     raspi.publish(f"7:localhost:{net.echo().port}", expect="raspi:7")
     client, (port,) = relay.add_client("alice").local("raspi:7")
     sock = net.connect(port)
-    most = 160 - 64 - 10 - 2  # the reserve, the worker's, the two that are logged in
+    most = 160 - 64 - 2 * 10 - 2  # the reserve, two workers', the two that are logged in
     idle = [net.connect(relay.port) for _ in range(most)]
     assert all(greeted(s, 20 * SLOW) for s in idle)
     late = [net.connect(relay.port) for _ in range(5)]
     with talking(idle):
         assert not greeted(late[0], 0.3)
-        relay.wait_log("no more than 86 connections .see the limit of open files.: new connections wait")
+        relay.wait_log("no more than 76 connections .see the limit of open files.: new connections wait")
         assert echoes(sock) and echoes(net.connect(port)) and relay.add_tenant("t")["status"] == "added"
     for s in idle[:5]:
         s.close()

@@ -9,12 +9,14 @@ theirs is left."""
 
 import contextlib
 import math
+import statistics
 import sys
 import threading
 import time
 
 import pytest
 from attacks import ATTACK, ATTACKS, BROKEN, Attackers
+from hostile import OPEN_FAILURE
 from net import is_listening
 from procs import SLOW, until
 from relay import sanitized
@@ -66,10 +68,14 @@ class Neighbour:
         self.probe = procs.spawn([sys.executable, "-c", PROBE, local])
         self.probe.wait_err(r"^\d")
 
-    def p99(self, start, end):
+    def times(self, start, end):
+        """Of its round trips that were under way then; the longest is the last."""
         assert self.probe.running, self.probe.err()[-200:]
         samples = [tuple(map(float, line.split())) for line in self.probe.err().splitlines()[:-1]]
-        times = sorted(took for sent, took in samples if sent + took >= start and sent <= end)
+        return sorted(took for sent, took in samples if sent + took >= start and sent <= end)
+
+    def p99(self, start, end):
+        times = self.times(start, end)
         return times[-1 - len(times) // 100] if times else 0, len(times)
 
     def calm(self):
@@ -132,3 +138,31 @@ def test_a_neighbour_does_not_notice(name, make_relay, net, procs):
         assert p99 <= bound
     until(lambda: relay.fds() <= fds, 30, lambda: f"{relay.fds()} descriptors back to {fds}")
     assert neighbour.probe.running and relay.running
+
+
+def test_a_neighbour_waits_for_a_share_and_not_for_each_session(make_relay, net, procs):
+    """24 sessions of one tenant together have work for some 40 ms, all at the same time."""
+    procs.prefix = ["nice", "-n", "-20"]
+    relay = make_relay(workers=1)
+    neighbour = Neighbour(relay, net, procs)
+    longest = []
+    with contextlib.closing(Attackers(relay.add_device("eve"), relay.add_client("mallet"))) as peers:
+        crowd = [getattr(peers, f"mallet{i}") for i in range(24)]
+        for _ in range(9):
+            start = time.monotonic()
+            for mallet, burst in [(mallet, opens(mallet, 400)) for mallet in crowd]:
+                mallet.packetizer.write_all(burst)
+            sent = time.monotonic()
+            until(lambda: all(len(mallet.seen(OPEN_FAILURE)) == 400 for mallet in crowd), what="all are refused", every=0.05)
+            longest.append(neighbour.times(sent, time.monotonic())[-1])
+            print(f"{1000 * (sent - start):.0f} ms to send; {1000 * longest[-1]:.1f} ms the longest round trip")
+    assert not JUDGED or statistics.median(longest) < 2 * FLOOR
+
+
+def opens(mallet, count):
+    """The bytes of so many opens that are refused."""
+    mallet.inbox.clear()
+    with mallet.kept() as parts:
+        for _ in range(count):
+            mallet.direct(b"nowhere", 1)
+    return b"".join(parts)
