@@ -3,7 +3,7 @@
 
 #include "relayd/session.h"
 
-/* Login by public key. One of the workers that log in runs auth_message() until the key is proven; the tenant's worker
+/* Login by public key. A worker that logs in runs auth_message() until the key is proven; the tenant's worker
  * then looks everything up itself in auth_arrive(), so that a revocation cannot slip between. */
 
 /* Starts the clock of a session in SESSION_LOGIN, which is its timer. At each of its ticks: is the time

@@ -227,10 +227,9 @@ static size_t write_by(write_call *call, struct channel *channel, const void *da
     if (len == 0)
         return 0;
 
-    uint64_t packets = session->raw.out_packets, read = session->socket.in_bytes;
+    uint64_t packets = session->raw.out_packets;
     int rc = call(channel->ssh, data, (uint32_t)len);
     packets = session->raw.out_packets - packets;
-    read = session->socket.in_bytes - read;
     session_touch(session);
     if (rc < 0) {
         if ((channel->news & NEWS_CLOSE) == 0 && sshio_alive(session->ssh))
@@ -239,9 +238,9 @@ static size_t write_by(write_call *call, struct channel *channel, const void *da
     }
     if (rc > 0 && packets == 0)
         session_park(session);
-    /* A peer with a tiny maximum packet would have us make a packet of every byte. What the call read
-     * in passing may have been answered by packets too, and may have ended a rekey. */
-    if (packets > (uint64_t)rc / 1024 + 4 + (read > 0 ? 256 + read / 16 : 0))
+    /* A peer with a tiny maximum packet would have us make a packet of every byte. Others that went out
+     * answer what has come in: by this call, or while a rekey kept the answers back. */
+    if (packets > (uint64_t)rc / 1024 + 8 + session->raw.in_packets - session->mute_in)
         session_close(session, REASON_protocol_error, "the maximum packet is too small");
     channel->written += (uint64_t)rc;
     return (size_t)rc;

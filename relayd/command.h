@@ -37,8 +37,9 @@ enum command_role {
     ROLE_CLIENT = 8,
 };
 
-/* SCOPE_ANY: one tenant, or with COMMAND_ALL_TENANTS as its name all of them. */
-enum command_scope { SCOPE_TENANT, SCOPE_ALL, SCOPE_ANY };
+/* SCOPE_ALL: relayd itself, so all workers that tenants live on; SCOPE_LOOPS: and those that log in.
+ * SCOPE_ANY: one tenant, or with COMMAND_ALL_TENANTS as its name all of them. */
+enum command_scope { SCOPE_TENANT, SCOPE_ALL, SCOPE_LOOPS, SCOPE_ANY };
 
 #define COMMAND_ALL_TENANTS "*"
 
@@ -73,7 +74,7 @@ struct request {
     json_t *args;      /* owned */
     json_t *result;    /* owned */
     struct failure failure;
-    unsigned next_worker; /* SCOPE_ALL: how far it has come */
+    unsigned next_worker; /* SCOPE_ALL, SCOPE_LOOPS: how far it has come */
 
     /* What a store step changed, for the live step. */
     bool changed;

@@ -12,8 +12,8 @@
 #include <time.h>
 #include <utlist.h>
 
-#define WRITE_BUDGET 65536u       /* bytes to one channel at a time */
-#define DRAIN_CHUNK (65536u - 64) /* with the head of an evbuffer's chunk: 64 KiB, and no more */
+#define WRITE_BUDGET (256u * 1024) /* bytes to one channel at a time */
+#define DRAIN_CHUNK (65536u - 64)  /* with the head of an evbuffer's chunk: 64 KiB, and no more */
 
 static atomic_uint_fast64_t last_id;
 
@@ -21,8 +21,8 @@ static const struct channel_ops client_ops, device_ops;
 
 /* ---- Who may go where ---- */
 
-/* A session that died in this pass still stands in the directory: libssh must not be called for it.
- * Nor for one that floods us, as every call may read more of it. */
+/* Until it is torn down, a session that died still stands in the directory: libssh must not be called for
+ * it. Nor for one that floods us, as every call may read more of it. */
 static struct publication *newest_alive(const struct endpoint *endpoint)
 {
     struct publication *publication;

@@ -397,7 +397,8 @@ static int find_tenant(struct request *request)
     if (request->actor.session != 0)
         return check_actor(request);
     enum command_scope scope = request->command->steps->scope;
-    if (scope == SCOPE_ALL || (scope == SCOPE_ANY && strcmp(request->tenant, COMMAND_ALL_TENANTS) == 0))
+    if (scope == SCOPE_ALL || scope == SCOPE_LOOPS ||
+        (scope == SCOPE_ANY && strcmp(request->tenant, COMMAND_ALL_TENANTS) == 0))
         return 0;
     request->tenant_id = store_value(keeper.store, SQL_find_tenant, "t", request->tenant);
     if (request->tenant_id < 0)

@@ -581,7 +581,7 @@ int live_list_tenants(struct loop *loop, struct request *request)
             DL_COUNT2(tenant->sessions, session, sessions, tenant_next);
         add_to(row, "sessions", sessions);
         add_to(row, "bridges", tenant != NULL ? (json_int_t)tenant->nbridges : 0);
-        if (loop->index + 1 == loop->relay->nloops)
+        if (loop->index + 1 == loop->relay->nworkers)
             json_object_del(row, "id");
     }
     return 0;
@@ -638,6 +638,8 @@ int live_status(struct loop *loop, struct request *request)
         json_object_update_new(status, json_pack("{s:I, s:I}", "sources_held", (json_int_t)held,
                                                  "connections_refused", (json_int_t)refused));
         json_object_update(status, request->result);
+        json_object_set_new(status, "sessions", json_integer(0));
+        json_object_set_new(status, "waiting", json_integer(session_waiting()));
         json_object_set_new(status, "memory", memory_object());
         json_object_set_new(status, "queues", queues_object());
         json_object_set_new(status, "counters", counters_object());
@@ -646,7 +648,6 @@ int live_status(struct loop *loop, struct request *request)
         request->result = status;
     }
     add_to(request->result, "sessions", (json_int_t)loop->nsessions - loop->nwaiting);
-    add_to(request->result, "waiting", loop->nwaiting);
     json_int_t endpoints = 0, bridges = 0;
     HASH_ITER(hh, loop->tenants, tenant, next) {
         bridges += tenant->nbridges;

@@ -48,6 +48,7 @@ struct loop {
     struct share strangers;   /* of who has not logged in */
     uint64_t pass;            /* counts them */
     int64_t slice_end;        /* when the session that is served has to stop; clock_us() */
+    uint64_t calls;           /* into libssh */
     struct session *touched;  /* libssh was called for them: to be settled */
     struct tenant *tenants;   /* hash by id */
     struct request *requests; /* under way for sessions of this worker: one of a tenant at a time, */

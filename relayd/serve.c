@@ -12,7 +12,8 @@
 
 #define READ_FULL 65536u /* what one read of large packets brings while more waits in the kernel */
 #define SHARE_US 200     /* of a tenant a pass, and of */
-#define SLICE_US 100     /* one session; each is over with the first step that ends behind it */
+#define SHARE_MAX_US 2000
+#define SLICE_US 100 /* one session; each is over with the first step that ends behind it */
 
 void (*serve_hand_over)(struct session *session);
 
@@ -74,7 +75,7 @@ static void has_emptied(struct session *session)
 }
 
 /* One step of reading: a queued message, or up to 64 KiB from the socket with their callbacks.
- * Returns true if there may be more. */
+ * Returns true if there may be more; of small packets, which come 4 KiB at a time, the event tells anew. */
 static bool read_step(struct session *session)
 {
     uint64_t before = session->socket.in_bytes;
@@ -123,17 +124,16 @@ static void on_timer_due(struct session *session)
         session_close(session, REASON_nothing_published, NULL);
 }
 
-/* Each channel that is on the work list now, once: those that are blocked put themselves back. Only when some
- * were not, the rest has to wait: to look at one costs little. */
+/* Each channel that is on the work list now, once: those that are blocked put themselves back. They call no
+ * libssh and cost little; only when some did, at either end of their bridges, does the rest have to wait. */
 static void serve_channels(struct session *session)
 {
-    uint64_t read = session->socket.in_bytes, written = session->raw.out_packets;
+    uint64_t calls = session->loop->calls;
     for (unsigned n = session->nwork; n > 0 && session->work != NULL && session->state != SESSION_DEAD; n--) {
         struct channel *channel = session->work;
         session_unlist_work(channel);
         chan_serve(channel);
-        if ((session->socket.in_bytes != read || session->raw.out_packets != written) &&
-            slice_is_over(session)) {
+        if (session->loop->calls != calls && slice_is_over(session)) {
             session_mark(session);
             break;
         }
@@ -224,13 +224,15 @@ static void serve_share(struct loop *loop, struct share *share, int64_t limit)
         session->pass = loop->pass;
         loop->slice_end = now + SLICE_US;
         serve_session(session);
-        serve_reap(loop);
+        if (session->state == SESSION_DEAD || !sshio_alive(session->ssh))
+            serve_reap(loop);
     }
+    serve_reap(loop);
 }
 
 bool serve_pass(struct loop *loop, int64_t polled)
 {
-    int64_t limit = polled > SHARE_US ? polled : SHARE_US;
+    int64_t limit = polled < SHARE_US ? SHARE_US : polled < SHARE_MAX_US ? polled : SHARE_MAX_US;
     loop->pass++;
     while (loop->shares != NULL && loop->shares->pass != loop->pass) {
         struct share *share = loop->shares;

@@ -75,6 +75,7 @@ int session_attach(struct session *session, struct loop *loop)
 {
     evutil_socket_t fd = ssh_get_fd(session->ssh);
     session->loop = loop;
+    session->pass = 0; /* of another loop */
     DL_APPEND(loop->sessions, session);
     loop->nsessions++;
     loop->nwaiting += session->tenant == NULL;
@@ -155,7 +156,7 @@ static void charge(const struct session *session, int amount)
 
 void session_enter(struct session *session, struct tenant *tenant, struct principal *principal)
 {
-    session_unmark(session); /* its share changes */
+    assert(!session->in_dirty); /* its share changes */
     session->loop->nwaiting--;
     atomic_fetch_sub(&waiting, 1);
     session->tenant = tenant;
@@ -264,6 +265,7 @@ void session_unmark(struct session *session)
 
 void session_touch(struct session *session)
 {
+    session->loop->calls++;
     if (session->in_touched)
         return;
     session->in_touched = true;

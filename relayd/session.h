@@ -22,7 +22,7 @@ enum session_state {
     SESSION_HANDOVER, /* authenticated, on its way to the tenant's worker */
     SESSION_UP,
     SESSION_LEAVING, /* may do nothing any more; what it was answered goes out */
-    SESSION_DEAD,    /* to be torn down at the end of the pass */
+    SESSION_DEAD,    /* to be torn down */
 };
 
 /* A refusal, for the peer to read. */
@@ -138,7 +138,7 @@ void session_unmark(struct session *session);
 void session_touch(struct session *session);
 void session_settle(struct session *session);
 
-/* Ends it, from any state and any place: it is torn down at the end of the pass. detail may be
+/* Ends it, from any state and any place: it is torn down when the work at hand is done. detail may be
  * NULL; it may come from the peer. */
 void session_close(struct session *session, enum reason reason, const char *detail);
 

@@ -3,6 +3,7 @@
 #include "relayd/limits.h"
 #include "relayd/store.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <stdlib.h>
@@ -140,6 +141,7 @@ fail:
 
 void tenant_free(struct loop *loop, struct tenant *tenant)
 {
+    assert(tenant->sessions == NULL && tenant->share.dirty == NULL);
     HASH_DEL(loop->tenants, tenant);
     setting_forget_all(&tenant->settings);
     directory_free(tenant->directory);

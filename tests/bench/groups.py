@@ -136,8 +136,8 @@ def busy_neighbour(bench, make, record):
 
 def hostile(bench, _, record):
     """The same while another tenant's peers do their worst, on the one worker that there is. The round trips pause, so that
-    attackers of a lower priority have the processor most of the time. Who measures has it at once: it waits for relayd, not
-    for a processor that is in use."""
+    attackers, who get what is left of the processor, have it most of the time. Who measures has it at once: it waits for
+    relayd, not for a processor that is in use."""
     for attack in (None, *bench.plan.attacks):
         with OneWorker(bench) as server, cores_awake(), \
                 server.load("echo", seconds=bench.plan.seconds, threads=1, pause=2, **server.pair(0)) as load, \
