@@ -60,6 +60,24 @@ def test_a_tiny_maximum_packet_costs_the_device_its_session(packet, relay, bysta
     assert sanitized() or relay.rss() - before < 24 * 1024
 
 
+def test_a_tiny_maximum_packet_is_found_out_while_the_device_sends(relay, bystanders, eve, mallet):
+    """relayd reads while it writes: what comes in meanwhile is no excuse for a packet of every byte."""
+    back, stream = bridge(eve, mallet, window=0, packet=1)
+    stream.send(b"x" * 30000)
+    assert mallet.alive()
+    with eve.kept() as parts:
+        for i in range(320):
+            if i == 64:
+                eve.put(WINDOW_ADJUST, back.peer, 1 << 20)
+            eve.put(2, b"y" * 32000)
+    with contextlib.suppress(EOFError, OSError):
+        eve.packetizer.write_all(b"".join(parts))
+    eve.wait_end()
+    closed_log(relay, "eve", sentence="maximum packet")
+    assert 0 < len(eve.seen(DATA)) <= 300
+    assert bystanders.fine() and mallet.alive()
+
+
 def test_an_open_that_the_device_never_answers_is_refused_in_time(make_relay, net, attach):
     relay = make_relay(open_timeout="1s")
     bystanders = Bystanders(relay, net)
