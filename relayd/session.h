@@ -134,7 +134,7 @@ struct accounts session_accounts(struct principal *principal);
 void session_mark(struct session *session);
 void session_unmark(struct session *session);
 
-/* libssh was called for it: behind the session that is served its events are brought in line. */
+/* libssh was called for it: when the work at hand is done, its events are brought in line. */
 void session_touch(struct session *session);
 void session_settle(struct session *session);
 
