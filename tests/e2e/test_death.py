@@ -324,11 +324,12 @@ def test_requests_during_a_key_exchange_that_never_ends_fill_no_memory(make_rela
     mallet_ = attach(relay.add_client("mallet"))
     deaf(mallet_)
     before, sent = relay.rss(), 0
-    with pytest.raises((EOFError, OSError)):
-        while sent < 1000000:
+    with contextlib.suppress(EOFError, OSError):
+        while mallet_.is_active() and sent < 1000000:
             with mallet_.one_segment():
                 for _ in range(200):
                     mallet_.put(GLOBAL_REQUEST, "no-such@request", True)
             sent += 200
+    assert sent < 1000000
     closed_log(relay, "mallet", sentence="key exchange")
     assert sanitized() or relay.rss() - before < 32 << 10

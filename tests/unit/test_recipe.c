@@ -7,18 +7,30 @@
 #define KEY "ssh-ed25519 AAAAC3Nz"
 
 static struct place relay = { "relay.example.net", 2222 };
+static json_t *endpoints, *parts;
+static char *text;
 
-static struct recipe recipe_for(const char *name, const char *endpoints)
+static void forget(void)
 {
+    json_decref(endpoints);
+    json_decref(parts);
+    free(text);
+}
+
+TestSuite(recipe, .fini = forget);
+
+static struct recipe recipe_for(const char *name, const char *published)
+{
+    endpoints = json_loads(published, 0, NULL);
     return (struct recipe){ .name = name,
                             .tenant = "acme",
                             .fingerprint = "SHA256:abc",
                             .place = &relay,
                             .host_key = KEY,
-                            .endpoints = json_loads(endpoints, 0, NULL) };
+                            .endpoints = endpoints };
 }
 
-static const char *part(const json_t *parts, const char *name)
+static const char *part(const char *name)
 {
     return json_string_value(json_object_get(parts, name));
 }
@@ -53,8 +65,8 @@ Test(recipe, a_client_gets_a_block_for_each_ssh_endpoint)
     struct recipe recipe = recipe_for("alice",
                                       "[{\"endpoint\":\"raspi:22\"},{\"endpoint\":\"raspi:2200\"},"
                                       "{\"endpoint\":\"lab.raspi:22\"},{\"endpoint\":\"web.raspi:80\"}]");
-    json_t *parts = recipe_client(&recipe);
-    const char *config = part(parts, "ssh_config");
+    parts = recipe_client(&recipe);
+    const char *config = part("ssh_config");
     cr_expect_not_null(strstr(config, "Host relay-acme\n    HostName relay.example.net\n    Port 2222\n"
                                       "    User acme\n"));
     cr_expect_not_null(
@@ -73,31 +85,31 @@ Test(recipe, a_client_that_may_go_everywhere_gets_one_block)
 {
     struct recipe recipe = recipe_for("alice", "[{\"endpoint\":\"raspi:22\"}]");
     recipe.everything = true;
-    json_t *parts = recipe_client(&recipe);
-    cr_expect_not_null(strstr(part(parts, "ssh_config"), "\nHost *.acme\n    ProxyJump relay-acme\n"));
-    cr_expect_null(strstr(part(parts, "ssh_config"), "raspi"));
+    parts = recipe_client(&recipe);
+    cr_expect_not_null(strstr(part("ssh_config"), "\nHost *.acme\n    ProxyJump relay-acme\n"));
+    cr_expect_null(strstr(part("ssh_config"), "raspi"));
 }
 
 Test(recipe, a_device_gets_what_it_publishes)
 {
     struct recipe recipe = recipe_for("raspi",
                                       "[{\"endpoint\":\"raspi:22\"},{\"endpoint\":\"web.raspi:80\"}]");
-    json_t *parts = recipe_device(&recipe);
+    parts = recipe_device(&recipe);
     const char *publishes = " -R 22:localhost:22 -R web.raspi:80:localhost:80 -p 2222 acme@relay.example.net";
     static const char *const names[] = { "command", "autossh", "systemd_unit" };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        cr_expect_not_null(strstr(part(parts, names[i]), publishes), "%s", part(parts, names[i]));
-        cr_expect_not_null(strstr(part(parts, names[i]), "ExitOnForwardFailure=yes"));
+        cr_expect_not_null(strstr(part(names[i]), publishes), "%s", part(names[i]));
+        cr_expect_not_null(strstr(part(names[i]), "ExitOnForwardFailure=yes"));
     }
-    cr_expect_not_null(strstr(part(parts, "systemd_unit"), "Restart=always"));
-    cr_expect_str_eq(part(parts, "known_hosts"), "[relay.example.net]:2222 " KEY);
+    cr_expect_not_null(strstr(part("systemd_unit"), "Restart=always"));
+    cr_expect_str_eq(part("known_hosts"), "[relay.example.net]:2222 " KEY);
 }
 
 Test(recipe, a_device_that_publishes_nothing_gets_an_example)
 {
     struct recipe recipe = recipe_for("raspi", "[]");
-    json_t *parts = recipe_device(&recipe);
-    cr_expect_not_null(strstr(part(parts, "command"), " -R 22:localhost:22 "));
+    parts = recipe_device(&recipe);
+    cr_expect_not_null(strstr(part("command"), " -R 22:localhost:22 "));
 }
 
 /* What is no setting is a comment: a client's text can be used as a file. */
@@ -105,7 +117,8 @@ Test(recipe, the_text_of_a_client_is_an_ssh_config)
 {
     struct recipe recipe = recipe_for("alice", "[{\"endpoint\":\"raspi:22\"},{\"endpoint\":\"raspi:80\"}]");
     recipe.guessed = true;
-    char *text = recipe_text(recipe_client(&recipe), 80);
+    parts = recipe_client(&recipe);
+    text = recipe_text(parts, 80);
     cr_expect_not_null(strstr(text, "# [relay.example.net]:2222 " KEY "\n"));
     cr_expect_not_null(strstr(text, "# public-address is not set"));
     for (const char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
@@ -116,5 +129,7 @@ Test(recipe, the_text_of_a_client_is_an_ssh_config)
 Test(recipe, a_known_place_is_not_called_a_guess)
 {
     struct recipe recipe = recipe_for("raspi", "[]");
-    cr_expect_null(strstr(recipe_text(recipe_device(&recipe), 80), "public-address"));
+    parts = recipe_device(&recipe);
+    text = recipe_text(parts, 80);
+    cr_expect_null(strstr(text, "public-address"));
 }
