@@ -647,7 +647,7 @@ int live_status(struct loop *loop, struct request *request)
         json_decref(request->result);
         request->result = status;
     }
-    add_to(request->result, "sessions", (json_int_t)loop->nsessions - loop->nwaiting);
+    add_to(request->result, "sessions", loop->nsessions);
     json_int_t endpoints = 0, bridges = 0;
     HASH_ITER(hh, loop->tenants, tenant, next) {
         bridges += tenant->nbridges;

@@ -56,9 +56,8 @@ struct loop {
 
     int64_t now; /* when this pass began: microseconds of the monotonic clock */
     unsigned nsessions;
-    unsigned nwaiting; /* of them not logged in */
-    bool has_news;     /* of some tenant */
-    bool draining;     /* relayd stops: no new session, no new open */
+    bool has_news; /* of some tenant */
+    bool draining; /* relayd stops: no new session, no new open */
 };
 
 #endif

@@ -78,7 +78,6 @@ int session_attach(struct session *session, struct loop *loop)
     session->pass = 0; /* of another loop */
     DL_APPEND(loop->sessions, session);
     loop->nsessions++;
-    loop->nwaiting += session->tenant == NULL;
     event_assign(&session->read_event, loop->base, fd, EV_READ | EV_PERSIST, on_ready, session);
     event_assign(&session->write_event, loop->base, fd, EV_WRITE | EV_PERSIST, on_ready, session);
     evtimer_assign(&session->timer, loop->base, on_timer, session);
@@ -104,7 +103,6 @@ void session_detach(struct session *session)
     session->in_touched = false;
     DL_DELETE(loop->sessions, session);
     loop->nsessions--;
-    loop->nwaiting -= session->tenant == NULL;
     session->loop = NULL;
 }
 
@@ -157,7 +155,6 @@ static void charge(const struct session *session, int amount)
 void session_enter(struct session *session, struct tenant *tenant, struct principal *principal)
 {
     assert(!session->in_dirty); /* its share changes */
-    session->loop->nwaiting--;
     atomic_fetch_sub(&waiting, 1);
     session->tenant = tenant;
     session->principal = principal;

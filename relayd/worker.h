@@ -8,8 +8,8 @@
 #include <sys/socket.h>
 
 /* The worker threads. A tenant lives on one of the first relay->nworkers. The others log in whoever connects,
- * so that no stranger can hold a tenant up: the kernel shares the cores among threads, and a key exchange,
- * which costs what a hundred messages do, cannot be interrupted by anything else. */
+ * so that no stranger's key exchange holds a tenant up: the kernel shares the cores among threads, and a key
+ * exchange, which costs what a hundred messages do, cannot be interrupted by anything else. */
 
 /* Starts relay->nloops threads. `answer` is called on some worker's or the keeper's thread with
  * each request that has come to its end and takes it over. -1 with a reason. */

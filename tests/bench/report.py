@@ -98,10 +98,10 @@ ratio is relayd's median over sshd's. All figures are of one run, whose command,
 * **Round trips** are made by one thread of the load, which is client and device. *Cores kept awake* means that a process
   of the lowest priority (`SCHED_IDLE`) spins on each core: in a virtual machine the wake-up of a core that has halted
   costs some 50 µs of the hypervisor's, more than the server does, and how often it happens is up to the scheduler.
-* *A hostile tenant* is played by the attackers of the tests (`tests/e2e/attacks.py`), again and again; a
-  core that only they use counts as idle (`SCHED_IDLE`). relayd has one worker for that, which both tenants share. The neighbour pauses for 2 ms after each round
-  trip, and the cores are kept awake, calm or not. It has real-time priority, so that it waits for relayd and not for a
-  processor that the attackers use.
+* *A hostile tenant* is played by the attackers of the tests (`tests/e2e/attacks.py`), again and again; a core that
+  only they use counts as idle (`SCHED_IDLE`). relayd has one worker for that, which both tenants share. The neighbour
+  pauses for 2 ms after each round trip, and the cores are kept awake, calm or not. It has real-time priority, so that
+  it waits for relayd and not for a processor that the attackers use.
 * *up* is from the client to the device, *down* from the device to the client.
 """
 
